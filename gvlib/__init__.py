@@ -1,0 +1,51 @@
+"""gvlib: many copies of one network, trained together, and what they show.
+
+The shared helper of *Seeing Generalization*. It reads bottom-up: `data`, `models`,
+`losses`, `population`, `train`, `sweep`, `evidence`, `plot`, `widgets`; nothing imports
+a later one. Importing it prints nothing, seeds nothing and touches no network; plotting,
+widgets, evidence and sweeps are imported when they are first used.
+"""
+
+from importlib import import_module as _import_module
+
+from . import data, losses, models
+from .population import Population, grid
+from .train import Runs, train
+
+__version__ = "0.1.0"
+__all__ = [
+    "Population",
+    "Runs",
+    "claim",
+    "data",
+    "evidence",
+    "grid",
+    "losses",
+    "models",
+    "page",
+    "plot",
+    "scale",
+    "sweep",
+    "train",
+    "widgets",
+]
+
+_MODULES = ("evidence", "plot", "widgets")
+_FUNCTIONS = {  # name: module that defines it
+    "claim": "evidence",
+    "page": "evidence",
+    "scale": "evidence",
+    "sweep": "_sweep",
+}
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return _import_module(f".{name}", __name__)
+    if name in _FUNCTIONS:
+        return getattr(_import_module(f".{_FUNCTIONS[name]}", __name__), name)
+    raise AttributeError(f"gvlib has no {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__
