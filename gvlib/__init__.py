@@ -35,7 +35,7 @@ _FUNCTIONS = {  # name: module that defines it
     "claim": "evidence",
     "page": "evidence",
     "scale": "evidence",
-    "sweep": "_sweep",
+    "sweep": "sweeps",
 }
 
 
