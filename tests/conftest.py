@@ -1,0 +1,125 @@
+"""What the tests share: a browser cut off from the world, and a local server."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+HOW = "install chromium, or set GVLIB_CHROMIUM to the browser's path"
+FLAGS = [
+    "--no-sandbox",  # CI runs as root, where Chromium's sandbox does not start
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+report = []  # lines for the terminal summary
+
+
+def find_chromium() -> str | None:
+    """The browser that GVLIB_CHROMIUM names, else the first one on the PATH."""
+    named = os.environ.get("GVLIB_CHROMIUM")
+    return named or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """`serve(folder)` serves a folder on a free local port and returns its address."""
+    servers = {}
+
+    def start(folder: Path) -> str:
+        folder = str(folder)
+        if folder not in servers:
+            handler = functools.partial(Quiet, directory=folder)
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            servers[folder] = server, thread
+        return f"http://127.0.0.1:{servers[folder][0].server_port}"
+
+    yield start
+    for server, thread in servers.values():
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+# One browser a module, not a session: while Playwright's loop is alive in this
+# thread, no other test could start an event loop of its own.
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium (Playwright's sync API); it can reach 127.0.0.1 only."""
+    path = find_chromium()
+    if path is None:
+        stop = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        stop(f"no browser found: {HOW}")
+    from playwright.sync_api import sync_playwright
+
+    rules = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path, headless=True, args=[*FLAGS, rules]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def tab(browser):
+    """`tab(url, **options)` opens a page; its `.outside` and `.errors` must stay empty.
+
+    The options are those of Playwright's `new_context`: viewport, color_scheme, ...
+    """
+    contexts = []
+
+    def open_tab(url: str, **options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.outside, page.errors = [], []
+        page.on("console", lambda m: _note(page, m.type, m.text))
+        page.on("pageerror", lambda e: page.errors.append(str(e)))
+        page.on("response", lambda r: _failed(page, r))
+        page.route(lambda u: not u.startswith("http://127.0.0.1:"), _refuse(page))
+        page.goto(url, wait_until="load")
+        return page
+
+    yield open_tab
+    for context in contexts:
+        context.close()
+
+
+def _refuse(page):
+    def refuse(route):
+        page.outside.append(route.request.url)
+        route.abort()
+
+    return refuse
+
+
+def _note(page, kind, text):
+    if kind == "error":
+        page.errors.append(text)
+
+
+def _failed(page, response):
+    if response.status >= 400:
+        page.errors.append(f"{response.status} {response.url}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if find_chromium() is None:
+        line = f"NO BROWSER FOUND: the site and the widgets were NOT tested. {HOW}."
+        terminalreporter.write_line(line, red=True, bold=True)
+    for line in report:
+        terminalreporter.write_line(line)
