@@ -17,16 +17,17 @@ import platform
 import re
 import subprocess
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ._display import emit, in_notebook, resource, static_build
+from .intervals import Interval, band, check_values, interval, proportion, verdict
+from .papers import Paper, papers
 
 __all__ = [
     "Interval",
@@ -55,10 +56,7 @@ KEYS = (
     *("scale", "device", "versions", "commit", "seconds"),
 )
 SYMBOLS = {"shown": "✓", "not shown": "✗", "undecided": "?", "needs full scale": "○"}
-LEVEL = 0.95
 MIN_VALUES = 5  # below five seeds the t interval is too wide to say anything
-MIN_BOOTSTRAP = 20  # below this the bootstrap undercovers (tests/test_evidence.py)
-RESAMPLES = 9_999  # moves the ends of an interval by about 1 % of its width
 
 
 # ---- scale and page ------------------------------------------------------------------
@@ -206,165 +204,7 @@ def _installed_commit() -> str | None:
     return commit and commit[:7]
 
 
-# ---- intervals -----------------------------------------------------------------------
-
-
-class Interval(NamedTuple):
-    """An estimate with its interval; low == high means that all values were equal."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    method: str
-
-    def __str__(self) -> str:
-        return _estimate(self._asdict() | {"estimate": self.mean})
-
-
-def interval(
-    values: Sequence[float],
-    level: float = LEVEL,
-    statistic: Callable | None = None,
-) -> Interval:
-    """Interval on the mean of `values` (n,), or on another `statistic` of them.
-
-    The mean: Student's t, mean ± t_{n-1} s / sqrt(n); at 5 to 20 values it covers what
-    it says, where a bootstrap does not. Another statistic, a function (values, axis):
-    BCa bootstrap (Efron 1987), from 20 values on. All values equal: a single point,
-    since their spread says nothing about the spread of the next value.
-
-    Raises ValueError for fewer than 2 values, values not finite or not 1-D.
-
-    >>> print(interval([0.97, 0.98, 0.99, 0.98, 0.98]))
-    0.980 (95 % interval 0.971 to 0.989, n = 5)
-    >>> print(interval([1.0] * 5))
-    all 5 values equal 1.000
-    """
-    x = _check_values(values, "values", at_least=2)
-    if statistic is not None:
-        return _bootstrap(x, level, statistic)
-    if np.all(x == x[0]):
-        return Interval(float(x[0]), float(x[0]), float(x[0]), len(x), "all equal")
-    mean, low, high = (float(v) for v in band(x, level))
-    return Interval(mean, low, high, len(x), "Student's t")
-
-
-def band(
-    values: np.ndarray, level: float = LEVEL
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, low and high, each (...), over the first axis of `values` (n, ...).
-
-    Student's t at every point by itself. With one value there is no interval: NaN.
-    """
-    from scipy.special import stdtrit
-
-    _check_level(level)
-    x = np.asarray(_to_cpu(values), dtype=float)
-    if x.ndim == 0 or len(x) == 0:
-        raise ValueError(f"values of shape {x.shape}: expected (n, ...) with n >= 1")
-    n, mean = len(x), x.mean(axis=0)
-    if n == 1:
-        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    half = stdtrit(n - 1, (1 + level) / 2) * x.std(axis=0, ddof=1) / np.sqrt(n)
-    return mean, mean - half, mean + half
-
-
-def proportion(successes: int, trials: int, level: float = LEVEL) -> Interval:
-    """Exact binomial interval (Clopper and Pearson 1934) on a share of trials.
-
-    >>> print(proportion(20, 20))
-    1.000 (95 % interval 0.832 to 1.000, n = 20)
-    """
-    from scipy.stats import binomtest
-
-    _check_level(level)
-    if successes != int(successes) or trials != int(trials):
-        raise ValueError(f"{successes} of {trials}: expected whole numbers")
-    if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(f"{successes} of {trials}: expected 0 <= successes <= trials")
-    test = binomtest(int(successes), int(trials))
-    ends = test.proportion_ci(confidence_level=level, method="exact")
-    low, high = float(ends.low), float(ends.high)
-    return Interval(successes / trials, low, high, int(trials), "exact binomial")
-
-
-def _bootstrap(x: np.ndarray, level: float, statistic: Callable) -> Interval:
-    from scipy.stats import DegenerateDataWarning, bootstrap
-
-    if len(x) < MIN_BOOTSTRAP:
-        raise ValueError(
-            f"{len(x)} values: an interval on a statistic other than the mean needs "
-            f"at least {MIN_BOOTSTRAP}; use more seeds, or the mean"
-        )
-    name, value = statistic.__name__, float(statistic(x, axis=0))
-    if np.all(x == x[0]):
-        return Interval(value, value, value, len(x), "all equal")
-    how = {
-        "confidence_level": level,
-        "n_resamples": RESAMPLES,
-        "random_state": np.random.default_rng(0),  # the same numbers, the same interval
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DegenerateDataWarning)
-        try:
-            ends = bootstrap((x,), statistic, method="BCa", **how).confidence_interval
-            method = f"BCa bootstrap of the {name}"
-        except DegenerateDataWarning:  # leaving any one value out changes nothing
-            how["random_state"] = np.random.default_rng(0)
-            done = bootstrap((x,), statistic, method="percentile", **how)
-            ends, method = done.confidence_interval, f"percentile bootstrap of {name}"
-    return Interval(value, float(ends.low), float(ends.high), len(x), method)
-
-
-def _to_cpu(values: Any) -> Any:
-    return values.detach().cpu() if hasattr(values, "detach") else values
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level {level}: expected between 0 and 1, such as 0.95")
-
-
-def _check_values(values: Any, name: str, at_least: int) -> np.ndarray:
-    x = np.asarray(_to_cpu(values), dtype=float)
-    if x.ndim != 1:
-        raise ValueError(
-            f"{name} of shape {x.shape}: expected one per seed, shape (n,)"
-        )
-    if len(x) < at_least:
-        raise ValueError(f"{name}: {len(x)} given, at least {at_least} needed (seeds)")
-    if not np.all(np.isfinite(x)):
-        bad = np.flatnonzero(~np.isfinite(x)).tolist()
-        raise ValueError(
-            f"{name} at index {bad} not finite: a run diverged; find out why, or say "
-            "on the page which runs the claim leaves out"
-        )
-    return x
-
-
 # ---- claims --------------------------------------------------------------------------
-
-
-def verdict(
-    low: float,
-    high: float,
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-) -> str:
-    """What an interval [low, high] says about a claimed side, or a claimed range.
-
-    >>> verdict(0.97, 0.99, at_least=0.95), verdict(0.97, 0.99, at_most=0.95)
-    ('shown', 'not shown')
-    >>> verdict(0.94, 0.99, at_least=0.95)
-    'undecided'
-    """
-    floor = -np.inf if at_least is None else at_least
-    ceiling = np.inf if at_most is None else at_most
-    if floor <= low and high <= ceiling:
-        return "shown"
-    return "not shown" if high < floor or low > ceiling else "undecided"
 
 
 def claim(
@@ -435,7 +275,7 @@ def claims() -> list[dict]:
     return [dict(entry) for entry in _Page.claims.values()]
 
 
-def _check_claim(id: str, says: str, paper: str, needs: str) -> "Paper":
+def _check_claim(id: str, says: str, paper: str, needs: str) -> Paper:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(id)):
         raise ValueError(
             f"claim id {id!r}: expected lower case with dashes, as 'a-b-1'"
@@ -493,9 +333,9 @@ def _measure(
                 f"{MIN_VALUES} trials"
             )
         return proportion(successes, trials)
-    x = _check_values(values, "values", at_least=MIN_VALUES)
+    x = check_values(values, "values", at_least=MIN_VALUES)
     if baseline is not None:
-        base = _check_values(baseline, "baseline", at_least=MIN_VALUES)
+        base = check_values(baseline, "baseline", at_least=MIN_VALUES)
         if len(base) != len(x):
             raise ValueError(
                 f"{len(x)} values but {len(base)} in baseline: a paired claim needs "
@@ -508,28 +348,10 @@ def _measure(
 # ---- what a claim looks like ---------------------------------------------------------
 
 
-def _number(x: float) -> str:
-    """Three decimals for numbers near 1; never a whole number that it is not.
-
-    >>> _number(1.0), _number(0.9996), _number(0.0973), _number(123.45), _number(1e-13)
-    ('1.000', '0.9996', '0.097', '123.5', '1.00e-13')
-    """
-    size = abs(x)
-    if size and not 1e-3 <= size < 1e5:
-        return f"{x:.2e}"
-    decimals = 3 - sum(size >= limit for limit in (10, 100, 1000))
-    while float(f"{x:.{decimals}f}") == round(x) != x and decimals < 6:
-        decimals += 1
-    return f"{x:.{decimals}f}"
-
-
-def _estimate(entry: dict, unit: str = "") -> str:
-    """An estimate with interval and n in words, from a ledger entry."""
-    mean, low, high = (_number(entry[k]) for k in ("estimate", "low", "high"))
-    unit = unit and f" {unit}"
-    if entry["low"] == entry["high"]:
-        return f"all {entry['n']} values equal {mean}{unit}"
-    return f"{mean}{unit} (95 % interval {low} to {high}, n = {entry['n']})"
+def _words(entry: dict, unit: str = "") -> str:
+    """A recorded estimate with interval and n."""
+    ends = (entry[key] for key in ("estimate", "low", "high", "n"))
+    return Interval(*ends, method="").text(unit)
 
 
 def _side(at_least: float | None, at_most: float | None, unit: str) -> str:
@@ -542,10 +364,10 @@ def _side(at_least: float | None, at_most: float | None, unit: str) -> str:
 
 
 def _facts(
-    entry: dict, found: Interval, paired: bool, bounds: dict, cited: "Paper", unit: str
+    entry: dict, found: Interval, paired: bool, bounds: dict, cited: Paper, unit: str
 ) -> list[tuple[str, str]]:
     """The rows of a claim's box, the same on a page and in a script."""
-    measured = _estimate(entry, unit)
+    measured = found.text(unit)
     how = "" if found.method == "all equal" else f"; {found.method}"
     how += ", paired differences" * paired
     if found.method == "all equal":
@@ -565,7 +387,7 @@ def _facts(
 
 
 def _recorded(old: dict, entry: dict, unit: str) -> str:
-    text = f"{SYMBOLS.get(old['verdict'], '')} {old['verdict']}: {_estimate(old, unit)}"
+    text = f"{SYMBOLS.get(old['verdict'], '')} {old['verdict']}: {_words(old, unit)}"
     text += f", {old['device']}"
     if old["scale"] == entry["scale"] and old["verdict"] != entry["verdict"]:
         text += "; this run says otherwise"
@@ -586,7 +408,7 @@ def _badge(said: str) -> str:
     )
 
 
-def _claim_html(entry: dict, facts: list[tuple[str, str]], cited: "Paper") -> str:
+def _claim_html(entry: dict, facts: list[tuple[str, str]], cited: Paper) -> str:
     said, anchor = entry["verdict"], f"claim-{entry['id']}"
     rows = ""
     for name, text in facts:
@@ -600,81 +422,6 @@ def _claim_html(entry: dict, facts: list[tuple[str, str]], cited: "Paper") -> st
         f'<dl class="gv-claim-facts">{rows}</dl>'
         f'<p class="gv-provenance">{escape(provenance())}</p></div>'
     )
-
-
-# ---- papers --------------------------------------------------------------------------
-
-
-class Paper(NamedTuple):
-    """One entry of references.bib, as far as a page needs it."""
-
-    key: str
-    authors: tuple[str, ...]  # family names
-    year: str
-    title: str
-    url: str
-
-    @property
-    def label(self) -> str:
-        """As in "Zhang et al. (2017)".
-
-        >>> Paper("k", ("Byrd", "Lipton"), "2019", "", "").label
-        'Byrd and Lipton (2019)'
-        """
-        names = self.authors
-        who = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
-        return f"{who} ({self.year})"
-
-    def html(self) -> str:
-        """The label, linked to the paper where an address is known."""
-        if not self.url:
-            return escape(self.label)
-        where, title = escape(self.url), escape(self.title)
-        return f'<a href="{where}" title="{title}">{escape(self.label)}</a>'
-
-
-def papers() -> dict[str, Paper]:
-    """All papers of chapters/references.bib by key."""
-    path = resource("chapters") / "references.bib"
-    return _read_bib(path, path.stat().st_mtime_ns)
-
-
-@cache
-def _read_bib(path: Path, _changed: int) -> dict[str, Paper]:
-    found: dict[str, Paper] = {}
-    for entry in re.split(r"(?m)^@", path.read_text("utf-8"))[1:]:
-        head = re.match(r"\w+\s*\{\s*([^,\s]+)\s*,", entry)
-        if head is None:
-            raise ValueError(f"{path}: no key in the entry @{entry[:40]!r}")
-        if head[1] in found:
-            raise ValueError(f"{path}: key {head[1]!r} occurs twice")
-        found[head[1]] = _paper(head[1], _fields(entry), path)
-    return found
-
-
-def _fields(entry: str) -> dict[str, str]:
-    """Read the name = {value} pairs of one BibTeX entry; inner braces are dropped.
-
-    >>> _fields("misc{k, title = {A {CNN} test}, year = 2017}")
-    {'title': 'A CNN test', 'year': '2017'}
-    """
-    fields, nested = {}, r"\{((?:[^{}]|\{[^{}]*\})*)\}"
-    for name, braced, bare in re.findall(rf"(\w+)\s*=\s*(?:{nested}|(\d+))", entry):
-        text = re.sub(r"\s+", " ", braced or bare)
-        fields[name.lower()] = text.replace("{", "").replace("}", "").strip()
-    return fields
-
-
-def _paper(key: str, fields: dict[str, str], path: Path) -> Paper:
-    missing = [f for f in ("author", "title", "year") if not fields.get(f)]
-    if missing:
-        raise ValueError(f"{path}: entry {key!r} has no {', '.join(missing)}")
-    names = fields["author"].split(" and ")  # "Family, Given" or "Given Family"
-    family = tuple(n.split(",")[0] if "," in n else n.split()[-1] for n in names)
-    url = fields.get("url", "")
-    if not url and fields.get("eprint"):
-        url = f"https://arxiv.org/abs/{fields['eprint']}"
-    return Paper(key, family, fields["year"], fields["title"], url)
 
 
 # ---- ledger --------------------------------------------------------------------------
@@ -710,8 +457,8 @@ def compare(recorded: list[dict], measured: list[dict]) -> list[str]:
         before, now = old[i], new[i]
         if before["verdict"] != now["verdict"]:
             found.append(
-                f"{i} was {before['verdict']} ({_estimate(before)}), "
-                f"now {now['verdict']} ({_estimate(now)})"
+                f"{i} was {before['verdict']} ({_words(before)}), "
+                f"now {now['verdict']} ({_words(now)})"
             )
     return sorted(found)
 
@@ -816,7 +563,7 @@ def _table_text(rows: list[dict]) -> str:
         lines.append(f"    {_cite(row['paper']).label}: {row['paper_value'] or '-'}")
         for name in SCALES:
             old = row[name]
-            found = old and f"{old['verdict']}, {_estimate(old)}"
+            found = old and f"{old['verdict']}, {_words(old)}"
             lines.append(f"    {name}: {found or 'not recorded yet'}")
     return "\n".join(lines)
 
@@ -883,4 +630,4 @@ def _row_html(row: dict) -> str:
 def _cell(old: dict | None) -> str:
     if old is None:
         return "not recorded yet"
-    return f"{_badge(old['verdict'])}<br>{escape(_estimate(old))}"
+    return f"{_badge(old['verdict'])}<br>{escape(_words(old))}"
