@@ -1,14 +1,14 @@
 """gvlib: many copies of one network, trained together, and what they show.
 
 The shared helper of *Seeing Generalization*. It reads bottom-up: `data`, `models`,
-`losses`, `population`, `train`, `sweep`, `evidence`, `plot`, `widgets`; nothing imports
-a later one. Importing it prints nothing, seeds nothing and touches no network; plotting,
-widgets, evidence and sweeps are imported when they are first used.
+`losses`, `schedules`, `population`, `train`, `sweeps`, `evidence`, `plot`, `widgets`;
+nothing imports a later one. Importing it prints nothing, seeds nothing and touches no
+network; sweeps, evidence, plotting and widgets are imported when they are first used.
 """
 
 from importlib import import_module as _import_module
 
-from . import data, losses, models
+from . import data, losses, models, schedules
 from .population import Population, grid
 from .train import Runs, train
 
@@ -25,6 +25,7 @@ __all__ = [
     "page",
     "plot",
     "scale",
+    "schedules",
     "sweep",
     "train",
     "widgets",

@@ -1,0 +1,587 @@
+"""One training loop for a whole population, and the tidy records it leaves."""
+
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+
+from . import schedules
+from ._display import static_build
+from .data import Dataset
+from .losses import cross_entropy
+from .population import Population, _per_member
+
+__all__ = ["DivergedWarning", "Runs", "train"]
+
+_ORDER_SEED = 1_000_000_007  # keeps batch order and initial weights on separate streams
+_HYPER = {  # hyper-parameter: (test, what it must be)
+    "lr": (lambda v: v > 0, "above 0"),
+    "momentum": (lambda v: 0 <= v < 1, "in [0, 1)"),
+    "weight_decay": (lambda v: v >= 0, "at least 0"),
+}
+_PRECISIONS = ("float32", "tf32", "bf16")
+
+
+class DivergedWarning(RuntimeWarning):
+    """Some members' loss became NaN or infinite; they stopped, the others went on."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What training left: `records`, one row a member and recorded epoch, and weights.
+
+    `records` has every column of the population's members, then epoch, step, loss and
+    accuracy on each set (train_loss, train_accuracy, test_loss, ...), and seconds since
+    the start of the member's chunk (see `train`). `population` holds each member as it
+    was when it stopped. `diverged` lists the members whose loss was not finite.
+    """
+
+    records: pd.DataFrame
+    population: Population
+    diverged: pd.DataFrame
+
+    def _where(self, where: Mapping) -> pd.DataFrame:
+        rows = self.records
+        for name, value in where.items():
+            if name not in rows:
+                raise ValueError(f"no column {name!r}; records have {', '.join(rows)}")
+            match = rows[name] == value
+            if isinstance(value, float):
+                match = np.isclose(rows[name], value)
+            rows = rows[match]
+        if rows.empty:
+            raise ValueError(
+                f"no run has {dict(where)}; look at runs.population.members"
+            )
+        return rows
+
+    def last(self, quantity: str, **where) -> np.ndarray:
+        """The last recorded `quantity` of each member that matches, in members' order.
+
+        runs.last("test_accuracy", corruption=1.0) -> (matching members,)
+        """
+        rows = self._where(where)
+        if quantity not in rows:
+            raise ValueError(f"no column {quantity!r}; records have {', '.join(rows)}")
+        return rows.groupby("member", sort=True)[quantity].last().to_numpy()
+
+    def first_epoch(
+        self, quantity: str = "train_accuracy", *, at_least: float, **where
+    ) -> np.ndarray:
+        """The first recorded epoch with quantity >= at_least; NaN if there is none."""
+        rows = self._where(where)
+        reached = rows["epoch"].where(rows[quantity] >= at_least)
+        return reached.groupby(rows["member"], sort=True).min().to_numpy(float)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The settings of a training run that do not differ between members."""
+
+    epochs: int
+    batch: int
+    optimizer: str
+    nesterov: bool
+    schedule: schedules.Schedule
+    loss: Callable[[Tensor, Tensor], Tensor]
+    batches: str
+    stop_at: float | None
+    record_every: int
+    precision: str
+    how: str
+    compile: bool
+
+
+def train(
+    population: Population,
+    train: Dataset,
+    test: Dataset | Mapping[str, Dataset] | None = None,
+    *,
+    epochs: int,
+    batch: int = 64,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    optimizer: str = "sgd",
+    schedule: schedules.Schedule | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    batches: str = "own",
+    stop_at: float | None = None,
+    record_every: int = 1,
+    precision: str = "float32",
+    how: str = "auto",
+    chunk: int | None = None,
+    compile: bool = False,
+    progress: bool | None = None,
+) -> Runs:
+    """Train every member of a population; the population given is left as it was.
+
+    A member gets what the same network gets when it is trained alone: its own initial
+    weights, batch order and dropout masks follow from its seed, whoever is beside it.
+
+    Args:
+        train: x (n, ...) and y (n,) for all members, or x (members, n, ...), y and
+            weights (members, n) for each its own; weights multiply the losses.
+        test: a set evaluated beside the training set, or several by name:
+            {"test": ..., "validation": ...} records test_loss, validation_loss, ...
+        lr, momentum, weight_decay: for all members; a column of that name in
+            `population.members` takes their place. Weight decay adds
+            weight_decay * parameter to the gradient, as torch.optim does.
+        optimizer: "sgd" or "adam" (betas 0.9 and 0.999, eps 1e-8; momentum unused).
+        schedule: progress in [0, 1) -> factor on lr, see `gvlib.schedules`.
+        loss: (logits, labels) -> one loss per sample, see `gvlib.losses`.
+        batches: "own", each member in the order of its seed; "shared", all in the order
+            of the first member's seed (faster: the data are read once for all).
+        stop_at: a member stops when its training accuracy reaches this.
+        record_every: epochs between evaluations, which `stop_at` waits for.
+        precision: "float32"; "tf32" and "bf16" (autocast) trade digits for speed.
+        how: "vmap" trains a chunk of members as one, "loop" one after another in
+            channels_last; "auto" takes what was measured faster: "loop" for
+            convolutions on a CPU, else "vmap".
+        chunk: members trained together; by default as many as suit the device.
+        compile: torch.compile the step; costs some 20 s, pays when a run is long.
+        progress: a bar on stderr; by default on runs over 2 s outside the book's build.
+
+    Raises:
+        ValueError: a setting out of range, labels that the network has no output for,
+            data that do not fit the population.
+
+    Warns:
+        DivergedWarning: names the members whose loss was not finite.
+    """
+    plan = _Plan(
+        epochs, batch, optimizer, nesterov, schedule or schedules.constant(), loss,
+        batches, stop_at, record_every, precision, _choose(how, population), compile,
+    )  # fmt: skip
+    _check(plan, chunk)
+    hyper = _hyper(population, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    sets = {"train": train} | (test if isinstance(test, Mapping) else {"test": test})
+    sets = {k: _fit_data(k, s, population) for k, s in sets.items() if s is not None}
+    _check_outputs(population, sets)
+    size = 1 if plan.how == "loop" else chunk or _chunk_size(population)
+    rows, parts = [], []
+    with _bar(progress, len(population) * epochs) as bar, _precision(precision):
+        for start in range(0, len(population), size):
+            chosen = range(start, min(start + size, len(population)))
+            fit = _Chunk(population.select(chosen), start, sets, hyper, plan)
+            rows += fit.run(bar)
+            parts.append(fit.final)
+    return _runs(population, rows, parts)
+
+
+def _choose(how: str, population: Population) -> str:
+    if how not in ("auto", "vmap", "loop"):
+        raise ValueError(f'how is {how!r}; use "auto", "vmap" or "loop"')
+    if how != "auto":
+        return how
+    convolutional = any(p.dim() == 5 for p in population.params.values())
+    return "loop" if convolutional and population.device.type == "cpu" else "vmap"
+
+
+def _check(plan: _Plan, chunk: int | None) -> None:
+    for name in ("epochs", "batch", "record_every"):
+        if not (isinstance(value := getattr(plan, name), int) and value >= 1):
+            raise ValueError(f"{name} is {value!r}; use a whole number of at least 1")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}; use a whole number of at least 1")
+    if plan.optimizer not in _OPTIMIZERS:
+        raise ValueError(f'optimizer is {plan.optimizer!r}; use "sgd" or "adam"')
+    if plan.batches not in ("own", "shared"):
+        raise ValueError(f'batches is {plan.batches!r}; use "own" or "shared"')
+    if plan.precision not in _PRECISIONS:
+        raise ValueError(f"precision is {plan.precision!r}; use one of {_PRECISIONS}")
+    if plan.stop_at is not None and not 0 < plan.stop_at <= 1:
+        raise ValueError(f"stop_at is {plan.stop_at}; give an accuracy in (0, 1]")
+
+
+def _hyper(population: Population, **given: float) -> dict[str, Tensor]:
+    """Each hyper-parameter as (members,): the members' column, or the one value."""
+    out = {}
+    for name, value in given.items():
+        values = population.members.get(name, pd.Series([value] * len(population)))
+        ok, want = _HYPER[name]
+        if not all(ok(v) for v in values):
+            raise ValueError(f"{name} is {sorted(set(values))}; each must be {want}")
+        out[name] = torch.tensor(values.to_numpy(float), device=population.device)
+    return out
+
+
+def _fit_data(name: str, dataset: Dataset, population: Population) -> Dataset:
+    """`dataset` on the population's device, in its dtype; or an error that says why."""
+    if dataset.members not in (None, len(population)):
+        raise ValueError(
+            f"the {name} set has labels or weights for {dataset.members} members, the "
+            f"population has {len(population)}; give (members, n), or (n,) for all"
+        )
+    dtype = next(iter(population.params.values())).dtype
+    dataset = dataset.to(population.device)
+    return dataset.replace(x=dataset.x.to(dtype))
+
+
+def _check_outputs(population: Population, sets: dict[str, Dataset]) -> None:
+    """Run one example through one member: shapes fit, and every label has an output."""
+    for name, data in sets.items():
+        x = data.x[0, :1] if data.own_x else data.x[:1]
+        first = population.select([0])
+        try:
+            classes = first(x).shape[-1]
+        except RuntimeError as error:
+            raise ValueError(
+                f"the network cannot take the {name} set's inputs of shape "
+                f"{tuple(x.shape[1:])}: {error}"
+            ) from error
+        if classes > 1 and not 0 <= int(data.y.min()) <= int(data.y.max()) < classes:
+            raise ValueError(
+                f"the {name} set's labels run from {int(data.y.min())} to "
+                f"{int(data.y.max())}, the network has {classes} outputs; labels must "
+                f"lie in [0, {classes})"
+            )
+
+
+def _chunk_size(population: Population) -> int:
+    """Members trained together: all on a GPU; on a CPU, what stays in its cache."""
+    if population.device.type != "cpu":
+        return len(population)
+    size = sum(p[0].numel() for p in population.params.values())
+    return max(
+        4, min(64, 2**22 // size)
+    )  # 16 MB of parameters; measured, see benchmarks
+
+
+@contextmanager
+def _bar(progress: bool | None, total: int) -> Iterator[Callable[[int], None]]:
+    from tqdm.auto import tqdm
+
+    off = static_build() if progress is None else not progress
+    with tqdm(
+        total=total,
+        unit="epoch",
+        delay=0 if progress else 2,
+        leave=False,
+        disable=off,
+        desc="training",
+    ) as bar:
+        yield bar.update
+
+
+@contextmanager
+def _precision(precision: str) -> Iterator[None]:
+    """Allow TF32 matrix products inside the block, and only there."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _runs(population: Population, rows: list[dict], parts: list[Population]) -> Runs:
+    trained = population.select(range(len(population)))
+    for kind in ("params", "buffers"):
+        stacks = [getattr(part, kind) for part in parts]
+        joined = {k: torch.cat([s[k] for s in stacks]) for k in stacks[0]}
+        setattr(trained, kind, joined)
+    records = pd.DataFrame(rows).sort_values(["member", "epoch"], ignore_index=True)
+    members = population.members.reset_index(names="member")
+    records = members.merge(records, on="member")
+    bad = records.loc[~np.isfinite(records["train_loss"]), "member"].unique()
+    diverged = members[members["member"].isin(bad)]
+    if len(diverged):
+        names = "; ".join(map(str, diverged.to_dict("records")))
+        warnings.warn(
+            f"{len(diverged)} of {len(population)} members diverged (loss not finite) "
+            f"and stopped, the others went on: {names}. A smaller lr usually helps.",
+            DivergedWarning,
+            stacklevel=3,
+        )
+    return Runs(records, trained, diverged)
+
+
+# --- one chunk of members -----------------------------------------------------------
+
+
+@dataclass
+class _Chunk:
+    """Members first ... first + m - 1, trained as one until each has stopped."""
+
+    members: Population
+    first: int
+    sets: dict[str, Dataset]
+    hyper: dict[str, Tensor]
+    plan: _Plan
+    rows: list[dict] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.device = self.members.device
+        self.active = torch.arange(len(self.members), device=self.device)
+        self.alive = torch.ones_like(self.active, dtype=torch.bool)
+        self.params = {k: _layout(p, self.plan) for k, p in self.members.params.items()}
+        self.buffers = {k: b.clone() for k, b in self.members.buffers.items()}
+        self.state = _OPTIMIZERS[self.plan.optimizer][0](self.params)
+        mine = slice(self.first, self.first + len(self.members))
+        self.h = {k: v[mine].to(_dtype(self.params)) for k, v in self.hyper.items()}
+        self.final = self.members.select(range(len(self.members)))
+        seeds = self.members.members["seed"]
+        self.orders = [torch.Generator().manual_seed(s + _ORDER_SEED) for s in seeds]
+        self.step = _make_step(self.members.net, self.sets["train"], self.plan)
+
+    def run(self, tick: Callable[[int], None]) -> list[dict]:
+        plan, start, steps = self.plan, time.perf_counter(), 0
+        for epoch in range(1, plan.epochs + 1):
+            steps += self._epoch((epoch - 1) / plan.epochs)
+            tick(int(self.alive.sum()))
+            if epoch % plan.record_every == 0 or epoch == plan.epochs:
+                stopped = self._record(epoch, steps, start) | (epoch == plan.epochs)
+                self._retire(stopped & self.alive)
+            if not self.alive.any():
+                tick(len(self.members) * (plan.epochs - epoch))
+                break
+        return self.rows
+
+    def _epoch(self, progress: float) -> int:
+        """One pass over the training set; returns the number of steps."""
+        self.members.net.train()
+        data, plan = self.sets["train"], self.plan
+        parts = self._order(len(data)).split(plan.batch, dim=-1)
+        for i, index in enumerate(parts):
+            factor = plan.schedule(progress + i / len(parts) / plan.epochs)
+            batch = _batch(data, index, self.first + self.active)
+            self.step(
+                self.params, self.buffers, self.state, self._rates(factor), *batch
+            )
+        return len(parts)
+
+    def _order(self, n: int) -> Tensor:
+        """The order of the examples: (active members, n), or (n,) if all share it."""
+        if self.plan.batches == "shared":
+            return torch.randperm(n, generator=self.orders[0]).to(self.device)
+        orders = [torch.randperm(n, generator=self.orders[i]) for i in self.active]
+        return torch.stack(orders).to(self.device)
+
+    def _rates(self, factor: float) -> dict[str, Tensor | float]:
+        """Hyper-parameters now: a number where all members agree, which is faster."""
+        now = {**self.h, "lr": self.h["lr"] * factor}
+        if (
+            self.plan.compile
+        ):  # numbers would be compiled in, and again when they change
+            return now
+        return {
+            k: v[0].item() if bool((v == v[0]).all()) else v for k, v in now.items()
+        }
+
+    def _record(self, epoch: int, steps: int, start: float) -> Tensor:
+        """Evaluate the members that still train; True where one is done or diverged."""
+        measured = {}
+        for name, data in self.sets.items():
+            loss, accuracy = self._evaluate(data)
+            measured |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
+        seconds = time.perf_counter() - start
+        table = {k: v.tolist() for k, v in measured.items()}
+        for row in self.alive.nonzero().flatten().tolist():
+            member = self.first + int(self.active[row])
+            values = {k: v[row] for k, v in table.items()}
+            head = {"member": member, "epoch": epoch, "step": steps}
+            self.rows.append({**head, **values, "seconds": seconds})
+        done = ~measured["train_loss"].isfinite()
+        if self.plan.stop_at is not None:
+            done |= measured["train_accuracy"] >= self.plan.stop_at
+        return done
+
+    @torch.no_grad()
+    def _evaluate(self, data: Dataset) -> tuple[Tensor, Tensor]:
+        """Mean loss and accuracy of the active members on a whole set, (members,)."""
+        net = self.members.net.eval()
+        measure = _vectorize(_measure(net, self.plan), self.plan, data, shared=True)
+        limit = 2**12 if self.device.type == "cpu" else 2**19  # member-examples at once
+        everything = torch.arange(len(data), device=self.device)
+        totals = []
+        for index in everything.split(max(1, limit // len(self.active))):
+            batch = _batch(data, index, self.first + self.active)
+            totals.append(measure(self.params, self.buffers, *batch[:2]))
+        loss, hits = (sum(part) / len(data) for part in zip(*totals, strict=True))
+        return loss, hits
+
+    def _retire(self, stopped: Tensor) -> None:
+        """Keep the weights of members that stopped, and train on without them."""
+        if not stopped.any():
+            return
+        for kind in ("params", "buffers"):
+            for name, tensor in getattr(self, kind).items():
+                getattr(self.final, kind)[name][self.active[stopped]] = tensor[stopped]
+        self.alive = self.alive & ~stopped
+        if self.plan.compile:  # another number of members would be compiled anew
+            return
+        go, self.alive = self.alive, self.alive[self.alive]
+        self.active = self.active[go]
+        for kind in ("params", "buffers", "state", "h"):
+            tensors = getattr(self, kind)
+            setattr(self, kind, {name: tensor[go] for name, tensor in tensors.items()})
+
+
+def _layout(p: Tensor, plan: _Plan) -> Tensor:
+    """A copy of a stacked parameter; in channels_last where members run alone."""
+    if plan.how == "loop" and p.dim() == 5:
+        return p.permute(0, 1, 3, 4, 2).clone(memory_format=torch.contiguous_format)\
+            .permute(0, 1, 4, 2, 3)  # fmt: skip
+    return p.clone()
+
+
+def _dtype(params: dict[str, Tensor]) -> torch.dtype:
+    return next(iter(params.values())).dtype
+
+
+def _batch(data: Dataset, index: Tensor, members: Tensor) -> tuple[Tensor, ...]:
+    """x, y and any weights of the given members' examples.
+
+    `index` is (batch,) for all members or (members, batch); what comes back has a
+    leading axis of members where the index or the data have one.
+    """
+
+    def pick(values: Tensor, own: bool) -> Tensor:
+        return values[members[:, None], index] if own else values[index]
+
+    x = pick(data.x, data.own_x)
+    y = pick(data.y, data.y.dim() == 2)
+    w = data.weights
+    return (x, y) if w is None else (x, y, pick(w, w.dim() == 2))
+
+
+# --- one step ---------------------------------------------------------------------
+
+
+def _autocast(plan: _Plan, x: Tensor) -> AbstractContextManager:
+    return torch.autocast(
+        x.device.type, torch.bfloat16, enabled=plan.precision == "bf16"
+    )
+
+
+def _objective(net: torch.nn.Module, plan: _Plan) -> Callable[..., Tensor]:
+    """(params, buffers, x, y, weights) -> the mean weighted loss of one member."""
+
+    def objective(params: dict, buffers: dict, x: Tensor, y: Tensor, *weights: Tensor):
+        with _autocast(plan, x):
+            logits = functional_call(net, (params, buffers), (x,))
+        losses = plan.loss(logits.to(x.dtype), y)
+        return (losses * weights[0] if weights else losses).mean()
+
+    return objective
+
+
+def _measure(net: torch.nn.Module, plan: _Plan) -> Callable[..., tuple[Tensor, Tensor]]:
+    """(params, buffers, x, y) -> summed loss and number right of one member."""
+
+    def measure(params: dict, buffers: dict, x: Tensor, y: Tensor):
+        with _autocast(plan, x):
+            logits = functional_call(net, (params, buffers), (x,))
+        right = (logits.argmax(-1) == y).sum()
+        return plan.loss(logits.to(x.dtype), y).sum(), right.to(x.dtype)
+
+    return measure
+
+
+def _vectorize(function: Callable, plan: _Plan, data: Dataset, *, shared: bool):
+    """`function` of one member as a function of stacked ones."""
+    x_own = data.own_x or not shared
+    y_own = data.y.dim() == 2 or not shared
+    weights = data.weights
+    w_own = weights is not None and (weights.dim() == 2 or not shared)
+    axes = [0 if own else None for own in (x_own, y_own, w_own)]
+
+    def one(params: dict, buffers: dict, *batch: Tensor):
+        inner = ({k: p[0] for k, p in tree.items()} for tree in (params, buffers))
+        batch = [b[0] if a == 0 else b for a, b in zip(axes, batch, strict=False)]
+        if batch[0].dim() == 4:
+            batch[0] = batch[0].contiguous(memory_format=torch.channels_last)
+        out = function(*inner, *batch)
+        return torch.utils._pytree.tree_map(lambda t: t[None], out)
+
+    def stacked(params: dict, buffers: dict, *batch: Tensor):
+        dims = (0, 0, *axes[: len(batch)])
+        return vmap(function, in_dims=dims)(params, buffers, *batch)
+
+    return one if plan.how == "loop" else stacked
+
+
+def _make_step(net: torch.nn.Module, data: Dataset, plan: _Plan) -> Callable[..., None]:
+    """The training step of a chunk: gradients of all members, then the update."""
+    gradients = grad_and_value(_objective(net, plan))
+    gradients = _vectorize(gradients, plan, data, shared=plan.batches == "shared")
+    update = _OPTIMIZERS[plan.optimizer][1]
+
+    def step(params: dict, buffers: dict, state: dict, h: dict, *batch: Tensor) -> None:
+        grads, _ = gradients(params, buffers, *batch)
+        with torch.no_grad():
+            update(params, grads, state, h, plan)
+
+    if not plan.compile:
+        return step
+    if data.x.device.type == "cpu" and not (
+        shutil.which("g++") or shutil.which("clang++")
+    ):
+        raise RuntimeError(
+            "compile=True needs a C++ compiler; install g++, or leave it out"
+        )
+    return torch.compile(step, dynamic=False)
+
+
+def _add(to: Tensor, scale: Tensor | float, what: Tensor) -> None:
+    """In place, to += scale * what; one scale for all members, or (members,)."""
+    if isinstance(scale, Tensor):
+        to.addcmul_(_per_member(scale, to), what)
+    else:
+        to.add_(what, alpha=scale)
+
+
+def _scale(scale: Tensor | float, like: Tensor) -> Tensor | float:
+    return _per_member(scale, like) if isinstance(scale, Tensor) else scale
+
+
+def _sgd_state(params: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: torch.zeros_like(p) for k, p in params.items()}
+
+
+def _sgd(params: dict, grads: dict, state: dict, h: dict, plan: _Plan) -> None:
+    """SGD: v <- momentum v + g + decay p; p <- p - lr v, or - lr (g + momentum v)."""
+    for k, p in params.items():
+        g, v = grads[k], state[k]
+        if not (isinstance(h["weight_decay"], float) and h["weight_decay"] == 0):
+            _add(g, h["weight_decay"], p)
+        v.mul_(_scale(h["momentum"], v)).add_(g)
+        if plan.nesterov:
+            _add(g, h["momentum"], v)
+        _add(p, -h["lr"], g if plan.nesterov else v)
+
+
+def _adam_state(params: dict[str, Tensor]) -> dict[str, Tensor]:
+    first = next(iter(params.values()))
+    count = {"t": torch.zeros(len(first), device=first.device, dtype=first.dtype)}
+    moments = (
+        (f"{m}/{k}", torch.zeros_like(p)) for m in "mv" for k, p in params.items()
+    )
+    return count | dict(moments)
+
+
+def _adam(params: dict, grads: dict, state: dict, h: dict, plan: _Plan) -> None:
+    """Adam (Kingma & Ba 2015, algorithm 1) with weight decay added to the gradient."""
+    t = state["t"].add_(1)
+    for k, p in params.items():
+        g, m, v = grads[k], state[f"m/{k}"], state[f"v/{k}"]
+        if not (isinstance(h["weight_decay"], float) and h["weight_decay"] == 0):
+            _add(g, h["weight_decay"], p)
+        m.lerp_(g, 0.1)  # betas 0.9 and 0.999, eps 1e-8: the paper's defaults
+        v.mul_(0.999).addcmul_(g, g, value=0.001)
+        unbias = _per_member((1 - 0.999**t).sqrt(), v)
+        size = -h["lr"] / (1 - 0.9**t)
+        p.addcmul_(_per_member(size, p), m / (v.sqrt() / unbias + 1e-8))
+
+
+_OPTIMIZERS = {"sgd": (_sgd_state, _sgd), "adam": (_adam_state, _adam)}
