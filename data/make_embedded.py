@@ -2,11 +2,11 @@
 
     python data/make_embedded.py
 
-takes the full Fashion-MNIST and MNIST from where `gvlib.data` finds them ($GVLIB_DATA,
-the cache, the public addresses), checks them, and writes IDX files compressed by xz.
-The same input gives the same files: IDX holds no time stamp, xz neither, and the preset
-is fixed. (Another liblzma may compress to other bytes; what they decode to is checked
-by `SHA256SUMS`, which is the promise that counts.)
+takes the full Fashion-MNIST and MNIST from where `gvlib.sources` finds them
+($GVLIB_DATA, the cache, the public addresses), checks them, and writes IDX files
+compressed by xz. The same input gives the same files: neither IDX nor xz holds a time
+stamp, and the preset is fixed. (Another liblzma may compress to other bytes; what they
+decode to is checked by `SHA256SUMS`, which is the promise that counts.)
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # run from a checkout without installing it
 
-from gvlib import data  # noqa: E402  (only found once the path is set)
+from gvlib import sources  # noqa: E402  (only found once the path is set)
 
 # The most thorough preset: 20 s once, and 2 % smaller than the default for ever.
 XZ = {"format": lzma.FORMAT_XZ, "check": lzma.CHECK_SHA256, "preset": 9 | 1 << 31}
@@ -28,7 +28,7 @@ XZ = {"format": lzma.FORMAT_XZ, "check": lzma.CHECK_SHA256, "preset": 9 | 1 << 3
 
 def first(idx: bytes, n: int) -> bytes:
     """The IDX file that holds the first `n` entries of the IDX file `idx`."""
-    entries = data.read_idx(idx)
+    entries = sources.read_idx(idx)
     header = idx[:4] + np.array((n, *entries.shape[1:]), ">u4").tobytes()
     return header + entries[:n].tobytes()
 
@@ -44,8 +44,8 @@ def make(name: str, folder: Path) -> None:
     """Write the four embedded files of the set `name` into `folder`."""
     cuts = {"train-images": "train-10k-images", "train-labels": "train-10k-labels"}
     for split in ("train", "test"):
-        for file in data.SOURCES[name].files[split]:
-            cut = first(data.genuine(name, file), 10_000)
+        for file in sources.SOURCES[name].files[split]:
+            cut = first(sources.genuine(name, file), 10_000)
             target = file
             for full, short in cuts.items():
                 target = target.replace(full, short)
