@@ -459,7 +459,7 @@ def random_pixels(x: torch.Tensor, seed: int) -> torch.Tensor:
     parts = []
     for part in flat.split(2048):  # 60,000 orders at once would take half a gigabyte
         keys = torch.rand(len(part), 1, part.shape[-1], generator=random)
-        order = keys.argsort(-1, stable=True).expand(part.shape)
+        order = keys.argsort(dim=-1, stable=True).expand(part.shape)
         parts.append(part.gather(-1, order.to(x.device)))
     return torch.cat(parts).reshape(x.shape)
 
