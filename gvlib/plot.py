@@ -412,7 +412,8 @@ def _series(
     """Colour and marker by hue and dashes by measure; all by measure without a hue."""
     ys = list(dict.fromkeys(y for _, y in bands))
     keys = list(dict.fromkeys(key for key, _ in bands)) if by_hue else ys
-    looks = dict(zip(keys, zip(_colours(keys, palette), MARKERS), strict=False), strict=True))
+    colours = _colours(keys, palette)
+    looks = {k: (colours[i], MARKERS[i % len(MARKERS)]) for i, k in enumerate(keys)}
     return [
         _Series(
             band,
