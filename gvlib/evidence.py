@@ -30,6 +30,7 @@ from .intervals import Interval, band, check_values, interval, proportion, verdi
 from .papers import Paper, papers
 
 __all__ = [
+    "KEYS",
     "Interval",
     "Paper",
     "band",
@@ -572,11 +573,12 @@ def _table_html(rows: list[dict]) -> str:
     if not rows:
         return f'<p class="gv-evidence gv-evidence-empty">{escape(_NO_CLAIMS)}</p>'
     heads = ("Claim", "Paper", "The paper's number", "Quick scale", "Full scale")
+    n = len(rows)
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join(_row_html(row) for row in rows)
     return (
         f'<div class="gv-evidence" id="gv-evidence">{_form_html(rows)}'
-        f'<p class="gv-evidence-count" role="status">{len(rows)} claims</p>'
+        f'<p class="gv-evidence-count" role="status">{n} of {n} claims</p>'
         '<p class="gv-evidence-empty" hidden>No claim matches. Clear the filter, or '
         "ask for less.</p>"
         '<div class="gv-evidence-scroll" role="region" tabindex="0" '

@@ -1,11 +1,16 @@
 """Intervals: what n values say about the quantity behind them, and the verdict.
 
 The mean of 5 to 20 seeds gets Student's t, another statistic a BCa bootstrap from 20
-values on, a count an exact binomial interval. How often each of them covers what it
-should, at the n that the book uses, is simulated in tests/test_intervals.py.
+values on, a count an exact binomial interval. Simulated in tests/test_intervals.py:
+
+    nominal 95 % covers           n = 5    10    20    40
+    t, normal values                 95    95    95     -
+    t, exponential values            88    90    92     -
+    BCa, median of normal values      -     -    93    95
+    BCa, deviation of normal ones     -     -    88    94
+    exact binomial, at least         98    96    96     -
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -117,8 +122,9 @@ def proportion(successes: int, trials: int, level: float = LEVEL) -> Interval:
 
 
 def _bootstrap(x: np.ndarray, level: float, statistic: Callable) -> Interval:
-    from scipy.stats import DegenerateDataWarning, bootstrap
+    from scipy.stats import bootstrap
 
+    _check_level(level)
     if len(x) < MIN_BOOTSTRAP:
         raise ValueError(
             f"{len(x)} values: an interval on a statistic other than the mean needs "
@@ -127,21 +133,25 @@ def _bootstrap(x: np.ndarray, level: float, statistic: Callable) -> Interval:
     name, value = statistic.__name__, float(statistic(x, axis=0))
     if np.all(x == x[0]):
         return Interval(value, value, value, len(x), "all equal", level)
-    how = {
-        "confidence_level": level,
-        "n_resamples": RESAMPLES,
-        "random_state": np.random.default_rng(0),  # the same numbers, the same interval
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DegenerateDataWarning)
-        try:
-            ends = bootstrap((x,), statistic, method="BCa", **how).confidence_interval
-            method = f"BCa bootstrap of the {name}"
-        except DegenerateDataWarning:  # leaving any one value out changes nothing
-            how["random_state"] = np.random.default_rng(0)
-            done = bootstrap((x,), statistic, method="percentile", **how)
-            ends, method = done.confidence_interval, f"percentile bootstrap of {name}"
-    return Interval(value, float(ends.low), float(ends.high), len(x), method, level)
+    # BCa divides by how much the statistic moves when one value is left out
+    without = [float(statistic(np.delete(x, i), axis=0)) for i in range(len(x))]
+    kind = "percentile" if min(without) == max(without) else "BCa"
+    ends = bootstrap(
+        (x,),
+        statistic,
+        confidence_level=level,
+        n_resamples=RESAMPLES,
+        method=kind,
+        random_state=np.random.default_rng(0),  # same numbers, same interval
+    ).confidence_interval
+    low, high, how = (
+        float(ends.low),
+        float(ends.high),
+        f"{kind} bootstrap of the {name}",
+    )
+    if not np.isfinite([low, high]).all():
+        raise ValueError(f"{how}: no interval on {len(x)} such values; use the mean")
+    return Interval(value, low, high, len(x), how, level)
 
 
 def _to_cpu(values: Any) -> Any:
