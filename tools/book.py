@@ -1,9 +1,9 @@
 """Execute every page of _toc.yml and build the site: `make book` and `make full`.
 
-Pages run in parallel, each in a kernel of its own with one torch thread. A finished page
-is kept at once, under _build/cache/<scale>-<hash of all that its results depend on>, so
-neither an error in another page nor Ctrl-C loses it. Sphinx finds the results there and
-executes nothing. The claims of the pages lie beside them, in evidence/<page>.json.
+Pages run in parallel, each in a kernel of its own with one torch thread. A finished
+page is kept at once, under _build/cache/<scale>-<hash of all that its results depend
+on>, so neither an error in another page nor Ctrl-C loses it. Sphinx finds the results
+there and executes nothing. The claims of the pages lie beside them, in evidence/.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jupyter_cache import get_cache
-from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from jupyter_cache.readers import get_reader
 from nbclient import NotebookClient
 from nbformat import NotebookNode
@@ -132,7 +132,7 @@ def run_page(job: tuple[str, str, Path]) -> Outcome:
     client = NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
-        record_timing=False,  # it would lie in the cells, and Sphinx not know them again
+        record_timing=False,  # else Sphinx would not know the cells again
         config=Config(KernelManager={"transport_encryption": "auto"}),
         resources={"metadata": {"path": str((ROOT / page).parent)}},
     )
@@ -176,7 +176,7 @@ def execute(names: list[str], scale: str, folder: Path) -> list[str]:
     return failed
 
 
-def keep(cache, outcome: Outcome) -> None:
+def keep(cache: JupyterCacheAbstract, outcome: Outcome) -> None:
     """Put an executed page into the cache, with its times and claims."""
     data = outcome.times | {"claims": outcome.claims}
     data["execution_seconds"] = outcome.times["seconds"]
@@ -223,7 +223,7 @@ def write_claims(found: dict[str, object], folder: Path) -> None:
 
 
 def run_sphinx(folder: Path, state: dict[str, str]) -> bool:
-    """Build _build/html from the kept results; warnings, loose links too, are errors."""
+    """Build _build/html from the kept results; a warning, a loose link, is an error."""
     last = json.loads(STAMP.read_text()) if STAMP.is_file() else {}
     # A warning is given once, when its page is read: after a build that failed or was
     # cut short, or when more than pages changed, all of them are read again.
@@ -231,7 +231,7 @@ def run_sphinx(folder: Path, state: dict[str, str]) -> bool:
         remove_site()
     STAMP.unlink(missing_ok=True)
     log = BUILD / "sphinx.log"
-    # Its command line, started so that moving .venv, or a space in its path, is no harm.
+    # Not .venv/bin/jupyter-book: that breaks when the checkout is moved.
     start = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", start, "build", str(ROOT)]
     with log.open("w") as out:

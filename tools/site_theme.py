@@ -15,6 +15,7 @@ import pydata_sphinx_theme
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from sphinx.application import Sphinx
+from sphinx.config import Config
 
 STYLES = {"solid": ("solid-900", 900), "regular": ("regular-400", 400),
           "brands": ("brands-400", 400)}  # fmt: skip
@@ -48,7 +49,7 @@ def github_address(remote: str) -> str | None:
     return f"https://github.com/{found[1]}" if found else None
 
 
-def configure(app: Sphinx, config) -> None:
+def configure(app: Sphinx, config: Config) -> None:
     """Point at the kept results, and at the clone's own repository if it has one."""
     folder = os.environ.get("GV_CACHE") or book.cache_folder(book.scale_name())
     config.nb_execution_cache_path = str(folder)
@@ -57,8 +58,9 @@ def configure(app: Sphinx, config) -> None:
         config.html_theme_options["repository_url"] = address
 
 
-def launch_notebook(app: Sphinx, pagename, templatename, context, doctree) -> None:
+def launch_notebook(app: Sphinx, *event: object) -> None:
     """Let the Colab button open the page's notebook; Colab opens no other format."""
+    context = event[2]  # after the page's and the template's name
     for group in context.get("header_buttons", []):
         for button in group.get("buttons", []):
             if button.get("text") == "Colab":
@@ -124,7 +126,7 @@ def code_points(styles: str) -> dict[str, int]:
         r'((?:\.fa-[\w-]+:before,?)+)\{content:"([^"]+)"\}', styles
     ):
         point = int(value[1:], 16) if value.startswith("\\") else ord(value[0])
-        found |= {name: point for name in re.findall(r"\.(fa-[\w-]+)", names)}
+        found |= dict.fromkeys(re.findall(r"\.(fa-[\w-]+)", names), point)
     return found
 
 
