@@ -240,12 +240,14 @@ def claim(
     unit: put behind the numbers; it does not rescale them.
 
     Raises ValueError for fewer than 5 values, values not finite, an id in use, an
-    unknown paper; RuntimeError before gv.page(...). Then nothing is recorded.
+    unknown paper; RuntimeError before gv.page(...): then nothing is recorded.
     """
     cited = _check_claim(id, says, paper, needs)
     bounds = _check_bounds(at_least, at_most)
     found = _measure(values, baseline, successes, trials, statistic)
-    too_small = SCALES.index(needs) > SCALES.index(scale_name())
+    said = verdict(found.low, found.high, **bounds)
+    if SCALES.index(needs) > SCALES.index(scale_name()):
+        said = "needs full scale"
     entry = {
         "id": id,
         "page": _require_page(),
@@ -256,9 +258,7 @@ def claim(
         "low": found.low,
         "high": found.high,
         "n": found.n,
-        "verdict": "needs full scale"
-        if too_small
-        else verdict(found.low, found.high, **bounds),
+        "verdict": said,
         "scale": scale_name(),
         "device": _device(),
         "versions": _versions(),
@@ -566,7 +566,7 @@ def _table_text(rows: list[dict]) -> str:
             old = row[name]
             found = old and f"{old['verdict']}, {_words(old)}"
             lines.append(f"    {name}: {found or 'not recorded yet'}")
-    return "\n".join(lines)
+    return "\n".join([*lines, _sources(rows)])
 
 
 def _table_html(rows: list[dict]) -> str:
@@ -585,8 +585,22 @@ def _table_html(rows: list[dict]) -> str:
         'aria-labelledby="gv-evidence-caption"><table>'
         '<caption id="gv-evidence-caption">All claims of this book, as recorded'
         f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<p class="gv-provenance">{escape(_sources(rows))}</p>'
         f"<script>{_FILTER}</script></div>"
     )
+
+
+def _sources(rows: list[dict]) -> str:
+    """Where the recorded numbers of each scale come from, in a sentence each."""
+    said = []
+    for name in SCALES:
+        runs = [row[name] for row in rows if row[name]]
+        found = dict.fromkeys(
+            f"{run['device']}, torch {run['versions']['torch']}, commit {run['commit']}"
+            for run in runs
+        )
+        said.append(f"Recorded at {name} scale: {'; '.join(found) or 'nothing yet'}.")
+    return " ".join(said)
 
 
 def _form_html(rows: list[dict]) -> str:
