@@ -146,6 +146,17 @@ def provenance(seeds: int | None = None) -> str:
     return " · ".join(parts)
 
 
+def _source() -> dict:
+    """The same for the ledger."""
+    return {
+        "scale": scale_name(),
+        "device": _device(),
+        "versions": _versions(),
+        "commit": _commit(),
+        "seconds": round(_seconds(), 1),
+    }
+
+
 def _seconds() -> float:
     return time.perf_counter() - _Page.started
 
@@ -259,11 +270,7 @@ def claim(
         "high": found.high,
         "n": found.n,
         "verdict": said,
-        "scale": scale_name(),
-        "device": _device(),
-        "versions": _versions(),
-        "commit": _commit(),
-        "seconds": round(_seconds(), 1),
+        **_source(),
     }
     _Page.claims[id] = entry
     _record()
