@@ -27,6 +27,7 @@ from matplotlib.ticker import PercentFormatter
 
 from . import evidence
 from ._display import emit, in_notebook, static_build
+from ._mosaic import count_titles, image_grid, mosaic, to_unit
 from ._svg import PIXELS_PER_INCH, TOKENS, render
 from .intervals import Interval, number
 
@@ -225,18 +226,20 @@ class _Band(NamedTuple):
 
 def _along(frame: pd.DataFrame, x: str, y: str, over: list[str], level: float) -> _Band:
     """Mean and interval of y at each x, members told apart by `over`."""
-    grid = frame.pivot(index=x, columns=over, values=y).sort_index()
-    seen = frame.assign(_seen=True).pivot(index=x, columns=over, values="_seen")
-    seen = seen.sort_index().notna()
-    last = seen[::-1].cummax()[::-1]  # True up to a member's last record
-    if (last & ~seen).any(axis=None):
-        who = last.columns[(last & ~seen).any()][0]
+    frame = frame.assign(_seen=1.0)
+    grid = frame.pivot(index=x, columns=over, values=[y, "_seen"]).sort_index()
+    values, seen = grid[y].to_numpy(float), grid["_seen"].notna().to_numpy()
+    last = len(seen) - 1 - seen[::-1].argmax(axis=0)  # each member's last record
+    rows = np.arange(len(seen))[:, None]
+    holes = ~seen & (rows < last)
+    if holes.any():
+        who = grid[y].columns[holes.any(axis=0)][0]
         raise ValueError(
             f"the member {', '.join(over)} = {_level(who)} has no {y} at some {x} "
             f"where others have one; record all members at the same {x}"
         )
-    held = grid.ffill().where(~last, grid)  # a value lost to NaN is not brought back
-    return _Band(held.index.to_numpy(), *_interval(held.to_numpy(float).T, level))
+    held = values[np.minimum(rows, last), np.arange(len(last))]
+    return _Band(grid.index.to_numpy(), *_interval(held.T, level))
 
 
 def _interval(values: np.ndarray, level: float) -> tuple[np.ndarray, ...]:
@@ -546,7 +549,7 @@ def points(
     palette: str | Sequence | Mapping | None = None,
     level: float = 0.95,
 ) -> Axes:
-    """Dot plot: a line a category, mean with Student-t interval, a faint dot a member.
+    """Dot plot: a line a category, mean with Student-t interval, a tick a member.
 
     records: tidy frame or gv.Runs, one row a category and member. y: the column of the
     categories, drawn from the top in sorted (numbers) or given order. x: a column of
@@ -591,9 +594,10 @@ def _categories(
     frame = _frame(records, [y, *xs, *members])
     _once(frame, [y, *members], known=xs)
     groups = _groups(frame, y)
-    thick = 0.7 / len(xs)  # of the room of a category; the rest parts it from the next
+    # of a category's room; what is left parts it from the next
+    thick = (0.7 if draw is _bars else 0.5) / len(xs)
     with style():
-        ax = ax or figure(height=1 + 0.14 * len(groups) * (len(xs) + 1.6))[1]
+        ax = ax or figure(height=0.9 + 0.12 * len(groups) * (len(xs) + 1.6))[1]
         for j, (column, colour) in enumerate(
             zip(xs, _colours(xs, palette), strict=True)
         ):
@@ -642,9 +646,9 @@ def _category_legend(ax: Axes, names: list[str]) -> None:
 def _dots(ax: Axes, mark: _Mark) -> None:
     for height, values in zip(mark.at, mark.values, strict=True):
         heights = np.full(len(values), height)
-        look = {"color": mark.colour, "alpha": 0.35, "zorder": 2}
-        ax.plot(values, heights, linestyle="", marker="o", markersize=3.5, **look)
-    _mean(ax, mark, size=7)
+        look = {"color": mark.colour, "alpha": 0.6, "zorder": 2}
+        ax.plot(values, heights, ls="", marker="|", ms=10, mew=1.2, **look)
+    _mean(ax, mark, size=6)
 
 
 def _bars(ax: Axes, mark: _Mark) -> None:
@@ -686,21 +690,19 @@ def images(
     >>> len(images(np.zeros((3, 8, 8)), ["a", "b", "c"]).texts)
     3
     """
-    grid, count = _image_grid(x, columns)
+    grid, count = image_grid(x, columns)
     rows, width = grid.shape[:2]
     by_row = np.ndim(x) == 5
-    _count_titles("titles", titles, width if by_row else count)
-    _count_titles("row_titles", row_titles, rows)
-    grid = _to_unit(grid, limits, each_row=row_titles is not None)
+    count_titles("titles", titles, width if by_row else count)
+    count_titles("row_titles", row_titles, rows)
+    grid = to_unit(grid, limits, each_row=row_titles is not None)
     tall, wide = grid.shape[2:4]
     gap = max(1, wide // 14)
     # 0.22 of a cell holds a line of titles at the usual 6 to 8 cells a line
     head = 0 if by_row or titles is None or rows == 1 else round(0.22 * tall)
-    canvas = _mosaic(grid, gap, head, count)
+    canvas = mosaic(grid, gap, head, count)
     with style():
-        if ax is None:
-            height = 0.35 + 0.85 * WIDTH * canvas.shape[0] / canvas.shape[1]
-            ax = figure(height=height)[1]
+        ax = _image_axes(canvas, titles, row_titles) if ax is None else ax
         ax.imshow(canvas)
         ax.set_axis_off()
         for k, title in enumerate(titles or ()):
@@ -713,62 +715,23 @@ def images(
     return ax
 
 
+def _image_axes(
+    canvas: np.ndarray, titles: Sequence[str] | None, row_titles: Sequence[str] | None
+) -> Axes:
+    """Axes that fill a figure but for the room that the titles need."""
+    # a letter of 9.5 points is at most 0.09 inch wide on average; a line takes 0.25
+    left = 0.05 + 0.09 * max(map(len, row_titles or [""]))
+    head = 0.25 if titles is not None else 0.05
+    wide = WIDTH - left - 0.05
+    tall = wide * canvas.shape[0] / canvas.shape[1]
+    height = head + tall + 0.05
+    fig = Figure(figsize=(WIDTH, height), layout="none")
+    box = (left / WIDTH, 0.05 / height, wide / WIDTH, tall / height)
+    return fig.add_axes(box)
+
+
 def _image_title(ax: Axes, title: str, place: tuple[float, float], **align) -> None:
     ax.text(*place, title, fontsize=9.5, **align)
-
-
-def _image_grid(x: Any, columns: int | None) -> tuple[np.ndarray, int]:
-    """Images as (rows, columns, H, W, 1 or 3), padded by NaN, and how many they are."""
-    x = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x, dtype=float)
-    shape = x.shape
-    if x.ndim == 3:
-        x = x[:, None]
-    if x.ndim not in (4, 5) or x.shape[-3] not in (1, 3) or 0 in x.shape:
-        raise ValueError(
-            f"images of shape {shape}; expected (n, H, W), (n, 1 or 3, H, W) or "
-            "(rows, columns, 1 or 3, H, W), none of them 0"
-        )
-    if not np.isfinite(x).all():
-        raise ValueError("an image holds NaN or infinity; nothing can stand for it")
-    x = np.moveaxis(x, -3, -1)
-    if x.ndim == 5:
-        return x, x.shape[0] * x.shape[1]
-    count = len(x)
-    columns = min(columns or 8, count)
-    rows = -(-count // columns)
-    padding = np.full((rows * columns - count, *x.shape[1:]), np.nan)
-    return np.concatenate([x, padding]).reshape(rows, columns, *x.shape[1:]), count
-
-
-def _count_titles(name: str, titles: Sequence[str] | None, expected: int) -> None:
-    if titles is not None and len(titles) != expected:
-        raise ValueError(f"{name} has {len(titles)} entries; expected {expected}")
-
-
-def _to_unit(
-    grid: np.ndarray, limits: tuple[float, float] | None, each_row: bool
-) -> np.ndarray:
-    """Values in [0, 1], cut at the limits."""
-    if limits is None:
-        axes = tuple(range(1, 5)) if each_row else None
-        low, high = np.nanquantile(grid, [0.005, 0.995], axis=axes, keepdims=True)
-    else:
-        low, high = limits
-    span = np.where(np.equal(high, low), 1.0, np.subtract(high, low))
-    return np.clip((grid - low) / span, 0, 1)
-
-
-def _mosaic(grid: np.ndarray, gap: int, head: int, count: int) -> np.ndarray:
-    """All images in one uint8 RGBA array; what lies between them is transparent."""
-    rows, columns, tall, wide, _ = grid.shape
-    down, across = tall + gap + head, wide + gap
-    canvas = np.zeros((rows * down - gap - head, columns * across - gap, 4), np.uint8)
-    for k in range(count):
-        i, j = divmod(k, columns)
-        cell = canvas[i * down : i * down + tall, j * across : j * across + wide]
-        cell[..., :3] = np.rint(255 * grid[i, j])
-        cell[..., 3] = 255
-    return canvas
 
 
 # --- showing -------------------------------------------------------------------------
@@ -955,7 +918,10 @@ class _Column(NamedTuple):
 
 def _column(values: pd.Series, head: str, form: str | Callable | None) -> _Column:
     intervals = all(isinstance(v, Interval) for v in values)
-    left = not (intervals or pd.api.types.is_numeric_dtype(values))
+    numbers = pd.api.types.is_numeric_dtype(values)
+    left = not (intervals or numbers)
+    if form is None and numbers and (values.dropna() % 1 == 0).all():
+        form = "{:.0f}"  # counts, which a missing one has made floats
     return _Column(head, [_cell(value, form) for value in values], left)
 
 
