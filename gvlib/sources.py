@@ -364,9 +364,13 @@ def _get(address: str, target: Path) -> None:
     import pooch
     from tqdm import tqdm
 
-    label = address.rpartition("/")[2]
     with tqdm(
-        desc=label, unit="B", unit_scale=True, leave=False, disable=static_build()
+        desc=address.rpartition("/")[2],
+        total=1,  # a bar without a total is not "true" to pooch, which sets it later
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        disable=static_build(),
     ) as bar:
         get = pooch.HTTPDownloader(
             progressbar=bar,
