@@ -254,12 +254,12 @@ class LinePlot {
 
   layout(width) {
     const { cursors: [x], value, series } = this.view.sweep.spec;
-    const wide = width >= 520;
-    const height = Math.round(clamp(width * 0.5, 230, 340));
+    const wide = this.wide = width >= 520;
     const labels = Math.max(...series.map((s) => s.label.length)) * 7.2 + 18;
-    const box = this.box = { left: 54, top: 30, bottom: height - 30, right: width - (wide ? Math.min(labels, width / 3) : 10) };
+    const top = wide ? 30 : 30 + 18 * series.length;
+    const height = Math.round(clamp(width * 0.5, 200 + top, 340));
+    const box = this.box = { left: 54, top, bottom: height - 24, right: width - (wide ? Math.min(labels, width / 3) : 10) };
     set(this.svg, { viewBox: `0 0 ${width} ${height}`, width, height });
-    this.wide = wide;
     this.X = scale(x, box.left, box.right);
     this.Y = scale(value, box.bottom, box.top);
     clear(this.layers.axes);
@@ -267,6 +267,8 @@ class LinePlot {
     axes(this.layers.axes, box, x, value, this.X, this.Y);
     svg(this.layers.axes, "text", { x: 0, y: 14, class: "gvx-name" }, value.label);
     this.xs = x.values.map((v) => this.X(v).toFixed(1));
+    // The cursor's slider runs exactly below the axis: its thumb is 18 px wide.
+    this.view.cursors[0].align(this.xs.map(Number), box.left - 9, width - box.right - 9);
     this.draw();
   }
 
@@ -290,16 +292,17 @@ class LinePlot {
     return `${this.path(high)}L${back}Z`;
   }
 
-  /** Names the lines where they end. */
+  /** Names the lines where they end or, on a narrow screen, above the picture. */
   name(block) {
-    const { sweep } = this.view, { box } = this;
+    const { sweep } = this.view, { box, wide } = this;
     clear(this.layers.ends);
     const ends = sweep.spec.series.map((_, k) => this.Y(sweep.read(block, k).at(-1)));
-    const texts = apart(this.wide ? ends : ends.map((y) => y + (y - box.top < 22 ? 17 : -10)), box.top, box.bottom - 6);
+    const texts = apart(ends, box.top, box.bottom - 6);
     sweep.spec.series.forEach(({ label }, k) => {
       svg(this.layers.ends, "circle", { class: tone(k), cx: box.right, cy: ends[k], r: 3.5 });
-      const place = this.wide ? { x: box.right + 10, "text-anchor": "start" } : { x: box.right - 8, "text-anchor": "end" };
-      svg(this.layers.ends, "text", { ...place, y: texts[k] + 4, class: "gvx-end" }, label);
+      const [x, y] = wide ? [box.right + 10, texts[k] + 4] : [box.left + 26, 32 + 18 * k];
+      if (!wide) svg(this.layers.ends, "path", { class: `gvx-line ${tone(k)}`, d: `M${box.left} ${y - 4}h20` });
+      svg(this.layers.ends, "text", { x, y, class: "gvx-end" }, label);
     });
   }
 
@@ -337,7 +340,7 @@ class ImagePlot {
     });
     this.bar = tag("div", { class: "gvx-bar", "aria-hidden": "true" });
     this.ends = tag("div", { class: "gvx-bar-ends" });
-    parent.append(tag("div", { class: "gvx-key" }, this.bar, this.ends));
+    parent.append(tag("div", { class: "gvx-key" }, spec.value.label, this.bar, this.ends));
   }
 
   layout(width) {
@@ -367,7 +370,8 @@ class ImagePlot {
       svg(layer, "path", { class: "gvx-tick", d: `M${box.left} ${this.Y(value)}h-5` });
       svg(layer, "text", { x: box.left - 8, y: this.Y(value) + 4, "text-anchor": "end" }, text);
     }
-    svg(layer, "text", { x: box.right, y: box.bottom + 36, "text-anchor": "end", class: "gvx-name" }, `${x.label} →  ${y.label} ↑`.replace("↑", this.view.sweep.spec.origin === "upper" ? "↓" : "↑"));
+    const up = this.view.sweep.spec.origin === "upper" ? "↓" : "↑";
+    svg(layer, "text", { x: box.right, y: box.bottom + 37, "text-anchor": "end" }, `→ ${x.label}, ${up} ${y.label}`);
     for (const [px, py, kind] of points) {
       const shape = kind ? `M${this.X(px) - 3.5} ${this.Y(py) - 3.5}h7v7h-7z` : `M${this.X(px) - 4} ${this.Y(py)}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z`;
       svg(layer, "path", { class: `gvx-point gvx-point${kind ? 1 : 0}`, d: shape });
@@ -383,7 +387,6 @@ class ImagePlot {
     const [low, high] = value.limits;
     const middle = value.scale === "log" ? Math.sqrt(low * high) : (low + high) / 2;
     this.ends.replaceChildren(...[low, middle, high].map((v) => tag("span", {}, sweep.write(v))));
-    this.ends.children[1].prepend(`${value.label} `);
     this.mark(view.looking());
   }
 
@@ -401,11 +404,11 @@ class ImagePlot {
   }
 
   mark([i, j]) {
-    const { cursors: [x, y] } = this.view.sweep.spec, { box } = this;
+    const { cursors: [x, y] } = this.view.sweep.spec;
     const px = this.X(x.values[i]), py = this.Y(y.values[j]);
     for (const { cursor } of this.panels) {
       clear(cursor);
-      const d = `M${px} ${box.top}V${py - 6}M${px} ${py + 6}V${box.bottom}M${box.left} ${py}H${px - 6}M${px + 6} ${py}H${box.right}`;
+      const d = `M${px} ${py - 18}v10m0 16v10M${px - 18} ${py}h10m16 0h10`;
       for (const kind of ["gvx-halo", "gvx-cursor"]) svg(cursor, "path", { class: kind, d });
       for (const kind of ["gvx-halo", "gvx-cursor"]) svg(cursor, "circle", { class: kind, cx: px, cy: py, r: 6 });
     }
@@ -446,15 +449,35 @@ function dark(node) {
 class Slider {
   constructor(control, id, choose, stops = true) {
     this.control = control;
-    this.input = tag("input", { type: "range", id, min: 0, max: control.values.length - 1, step: 1 });
+    this.input = tag("input", { type: "range", id, step: "any" });
     this.output = tag("output", { for: id });
     this.choose = (index) => choose(clamp(index, 0, control.values.length - 1));
-    set(this.input, { input: () => this.choose(Number(this.input.value)), keydown: (e) => this.key(e) });
+    this.index = 0;
+    this.align(control.values.map((_, i) => i));
+    set(this.input, {
+      input: () => { this.choose(nearest(this.places, Number(this.input.value))); this.move(); },
+      keydown: (e) => this.key(e),
+    });
     const label = tag("label", { for: id }, control.label, " ", this.output);
     this.node = tag("div", { class: "gvx-slider" }, label, this.input);
     if (!stops) return;
     this.stops = tag("div", { class: "gvx-stops", "aria-hidden": "true" });
     this.node.append(this.stops);
+  }
+
+  /** Where along the track each value lies, and the room left free on both sides. */
+  align(places, left = 0, right = 0) {
+    this.places = places;
+    // A single value leaves nothing to move; a track of length 0 would be no slider.
+    set(this.input, { min: places[0], max: Math.max(places.at(-1), places[0] + 1) });
+    if (this.node) Object.assign(this.node.style, { marginLeft: `${left}px`, marginRight: `${right}px` });
+    this.move();
+  }
+
+  move() {
+    const { min, max } = this.input, place = this.places[this.index];
+    this.input.value = place;
+    this.input.style.setProperty("--gvx-share", `${(100 * (place - min)) / (max - min)}%`);
   }
 
   // Done here and not by the browser: inside a cell JupyterLab cancels the arrow keys.
@@ -463,31 +486,32 @@ class Slider {
     if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     event.stopPropagation();
-    this.choose(Number(this.input.value) + step);
+    this.choose(this.index + step);
   }
 
   layout() {
     if (!this.stops) return;
     const { texts } = this.control, last = Math.max(texts.length - 1, 1);
     const widest = Math.max(...texts.map((t) => t.length)) * 7.5 + 12;
-    const step = Math.ceil((texts.length * widest) / Math.max(this.node.clientWidth, 1));
+    const width = this.node.clientWidth, step = Math.ceil((texts.length * widest) / Math.max(width, 1));
     this.stops.replaceChildren(...texts.map((text, i) => {
-      const share = i / last;
-      const stop = tag("span", { click: () => this.choose(i) }, i % step === 0 ? text : "");
       // The thumb is 18 px wide: its centre runs from 9 px to the width less 9 px.
-      stop.style.left = `calc(9px + (100% - 18px) * ${share})`;
-      stop.style.transform = `translateX(${text.length > 3 ? -100 * share : -50}%)`;
+      const stop = tag("span", { click: () => this.choose(i) }), middle = 9 + ((width - 18) * i) / last;
+      stop.style.left = `${middle}px`;
+      if (i % step) return stop;
+      const name = tag("b", {}, text), half = text.length * 3.7;
+      name.style.left = `${clamp(middle, half, width - half) - middle}px`;  // no name leaves the box
+      stop.append(name);
       return stop;
     }));
   }
 
   show(index, between) {
     const text = between ?? this.control.texts[index];
-    this.input.value = index;
+    this.index = index;
     this.input.setAttribute("aria-valuetext", text);
     this.output.textContent = text;
-    const share = index / Math.max(this.control.values.length - 1, 1);
-    this.input.style.setProperty("--gvx-share", `${100 * share}%`);
+    this.move();
   }
 }
 
@@ -619,7 +643,7 @@ class View {
     this.live = tag("p", { class: "gvx-hidden", "aria-live": "polite" });
     this.table = tag("table", { class: "gvx-table" });
     const moving = this.sliders.filter((s) => s.control.values.length > 1).map((s) => s.node);
-    this.node = tag("div", { class: "gvx", role: "group", "aria-label": spec.title, "data-lm-suppress-shortcuts": "true" },
+    this.node = tag("div", { class: "gvx gv-explorer", role: "group", "aria-label": spec.title, "data-lm-suppress-shortcuts": "true" },
       tag("p", { class: "gvx-title" }, spec.title), this.note,
       tag("div", { class: "gvx-controls" }, ...moving), this.picture,
       tag("div", { class: `gvx-controls gvx-cursors gvx-${spec.kind}` }, ...this.cursors.map((c) => c.node)),
@@ -724,7 +748,7 @@ class View {
     const { sweep } = this, at = this.looking(), block = sweep.at(this);
     const before = this.before ? sweep.at(this.before) : null;
     const old = before && sweep.rows(before, at);
-    this.readout.replaceChildren(...sweep.rows(block, at).map(({ label, mean, low, high }, k) => tag("div", { class: tone(k) },
+    this.readout.replaceChildren(...sweep.rows(block, at).map(({ label, mean, low, high }, k) => tag("div", { class: sweep.spec.kind === "lines" ? tone(k) : "" },
       tag("dt", {}, label), tag("dd", {}, tag("strong", {}, mean),
         tag("span", {}, low === null ? "" : `95${NBSP}% interval ${low} to ${high}`),
         tag("span", { class: "gvx-was" }, old && old[k].mean !== mean ? `before: ${old[k].mean}` : "")))));
