@@ -7,7 +7,6 @@ its public address, in this order, and used only where its SHA-256 is the right 
 import functools
 import gzip
 import hashlib
-import lzma
 import math
 import os
 import tarfile
@@ -126,9 +125,7 @@ def find(name: str) -> Source:
 # ----------------------------------------------------------------- from files to arrays
 
 
-def read(
-    name: str, split: str, *, full: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def read(name: str, split: str, *, full: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """The bytes of a set as numpy arrays, kept for the life of the process.
 
     Args:
@@ -226,6 +223,13 @@ def _is_genuine(raw: bytes, path: str) -> bool:
 
 
 def _embedded(path: str) -> bytes:
+    try:
+        import lzma  # some Pythons built from source lack it; gvlib imports all the same
+    except ImportError as error:
+        raise ImportError(
+            "this Python lacks the module lzma, which reads the embedded data: install "
+            "liblzma (Debian: liblzma-dev) and build Python anew, or use the system's"
+        ) from error
     file = resource("data") / f"{path.replace('/', '-')}.xz"
     advice = f"{file} is missing, cut short or altered; get this copy of gvlib anew"
     try:

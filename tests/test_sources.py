@@ -9,6 +9,7 @@ import lzma
 import os
 import shutil
 import socket
+import sys
 import tarfile
 import threading
 import time
@@ -129,6 +130,13 @@ def test_harmed_embedded_file_is_refused(harm, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"mnist-t10k-labels.*get this copy of gvlib"):
         sources.read("mnist", "test")
     sources.read("mnist", "train")
+
+
+def test_a_python_without_lzma_is_told_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    sources._decoded.cache_clear()
+    with pytest.raises(ImportError, match="install liblzma"):
+        sources.read("mnist", "test")
 
 
 # ---------------------------------------------------- small sets on a server of our own
