@@ -224,7 +224,7 @@ def _is_genuine(raw: bytes, path: str) -> bool:
 
 def _embedded(path: str) -> bytes:
     try:
-        import lzma  # some Pythons built from source lack it; gvlib imports all the same
+        import lzma  # not above: some self-built Pythons lack it
     except ImportError as error:
         raise ImportError(
             "this Python lacks the module lzma, which reads the embedded data: install "
