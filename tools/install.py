@@ -6,8 +6,10 @@ holds these requirements. Standard library only: it runs before anything is inst
 
 import argparse
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,38 +73,86 @@ def install(files: list[Path], stamp: Path) -> None:
         subprocess.run([base, "-m", "venv", "--clear", VENV], check=True)
     for old in VENV.glob("*.stamp"):  # from here on .venv is in between
         old.unlink()
-    print(f"installing {files[-1].name}: some minutes the first time", flush=True)
-    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, "-r", files[-1]], cwd=ROOT)
+    pip_install(PYTHON, files[1] if len(files) > 1 else files[0])
+    link_checkout()
+    if len(files) > 1:
+        make_colab(files[2])
+    stamp.write_text(wanted(files))
+
+
+def pip_install(python: Path, file: Path) -> None:
+    """Install a file of requirements; end with what to do where that fails."""
+    print(f"installing {file.name}: some minutes the first time", flush=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, "-r", file], cwd=ROOT)
     require(
         done.returncode == 0,
         "pip could not install the requirements (its own message is above); "
         "what it has fetched is kept, run this again",
     )
-    link_checkout()
-    stamp.write_text(wanted(files))
+
+
+def make_colab(file: Path) -> None:
+    """An environment like Colab's, inside .venv, for the test of the notebooks."""
+    subprocess.run([PYTHON, "-m", "venv", "--clear", VENV / "colab"], check=True)
+    pip_install(VENV / "colab/bin/python", file)
+    subprocess.run([PYTHON, Path(__file__), "--share-torch"], check=True)
+
+
+def share_torch() -> None:
+    """Link torch, and all that only torch needs, from .venv into Colab's likeness."""
+    names, todo = set(), ["torch"]
+    while todo:
+        name = todo.pop()
+        names.add(name)
+        needs = importlib.metadata.requires(name) or []
+        plain = {re.split(r"[^\w.-]", n)[0] for n in needs if "extra ==" not in n}
+        there = {n for n in plain if _has(n)}
+        todo += there - names
+    ours = site_packages(VENV)
+    theirs = site_packages(VENV / "colab")
+    for name in names:
+        for file in importlib.metadata.files(name) or []:
+            top = file.parts[0]
+            if top not in ("..", "__pycache__") and not (theirs / top).exists():
+                (theirs / top).symlink_to(ours / top)
+
+
+def _has(name: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def site_packages(venv: Path) -> Path:
+    """Where an environment's packages are."""
+    return next((venv / "lib").glob("python3.*/site-packages"))
 
 
 def link_checkout() -> None:
     """Let .venv's Python import gvlib from this checkout, wherever that is moved."""
-    site = next((VENV / "lib").glob("python3.*/site-packages"))
-    (site / "gvlib-checkout.pth").write_text("../../../..\n")
+    (site_packages(VENV) / "gvlib-checkout.pth").write_text("../../../..\n")
 
 
 def main() -> None:
     """Install what is asked for, unless the stamp says that it is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tests", action="store_true", help="what the tests need too")
-    tests = parser.parse_args().tests
-    book, test = ROOT / "requirements.txt", ROOT / "requirements-test.txt"
-    files = [book, test] if tests else [book]
+    parser.add_argument("--share-torch", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.share_torch:
+        share_torch()
+        return
+    names = ["requirements.txt", "requirements-test.txt", "requirements-colab.txt"]
+    files = [ROOT / name for name in names]
     # What the tests need includes what the book needs.
-    stamps = [(VENV / "tests.stamp", [book, test])]
-    if not tests:
-        stamps.append((VENV / "book.stamp", [book]))
+    stamps = [(VENV / "tests.stamp", files)]
+    if not options.tests:
+        stamps.append((VENV / "book.stamp", files[:1]))
     done = any(s.is_file() and s.read_text() == wanted(f) for s, f in stamps)
     if not (done and works()):
-        install(files, stamps[-1][0])
+        install(stamps[-1][1], stamps[-1][0])
 
 
 if __name__ == "__main__":
