@@ -40,7 +40,9 @@ TOKENS = {
 # 10-point text comes out at 14 px, nearly the size of the text around it.
 PIXELS_PER_INCH = 100
 
-_TOKEN_OF = {colour: name for name, colour in TOKENS.items()} | {"#000000": "fg"}
+_TOKEN_OF = {colour: name for name, colour in TOKENS.items()}
+# What matplotlib takes by itself outside the style: for text, and a legend's frame.
+_TOKEN_OF |= {"#000000": "fg", "#cccccc": "line"}
 _SVG = "{http://www.w3.org/2000/svg}"
 _XLINK = "{http://www.w3.org/1999/xlink}"
 _URL = re.compile(r"url\(#([^)]+)\)")

@@ -206,7 +206,10 @@ def _once(frame: pd.DataFrame, keys: list[str], known: Sequence[str]) -> None:
         return
     first = frame[double].iloc[0]
     group = frame[(frame[keys] == first[keys]).all(axis=1)]
-    varied = [c for c in group if c not in known and group[c].nunique() > 1]
+    results = ("train_", "test_", "seconds", *known)
+    varied = [
+        c for c in group if not str(c).startswith(results) and group[c].nunique() > 1
+    ]
     where = ", ".join(f"{k} = {_level(first[k])}" for k in keys)
     what = f" They differ in {', '.join(varied)}." if varied else ""
     raise ValueError(
