@@ -4,8 +4,11 @@ import functools
 import http.server
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -26,6 +29,25 @@ def find_chromium() -> str | None:
     """The browser that GVLIB_CHROMIUM names, else the first one on the PATH."""
     named = os.environ.get("GVLIB_CHROMIUM")
     return named or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Book(NamedTuple):
+    """The book as it was built, once, for all tests."""
+
+    html: Path
+    claims: Path  # what gv.claim wrote while the pages ran: <page>.json
+
+
+@pytest.fixture(scope="session")
+def book() -> Book:
+    """The book at quick scale, built (or found unchanged) by the project's own tool."""
+    env = os.environ | {"GV_SCALE": "quick"}
+    command = [sys.executable, ROOT / "tools/book.py"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report.append(done.stdout.rstrip())
+    where = subprocess.run([*command, "--claims"], env=env, capture_output=True)
+    return Book(ROOT / "_build/html", Path(where.stdout.decode().strip()))
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
