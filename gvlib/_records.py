@@ -115,7 +115,7 @@ class Lines:
         lasts = frame.groupby(runs, observed=True)[self.x].max().to_numpy()
         running = (lasts[:, None] >= counts.index.to_numpy()).sum(axis=0)
         self.grid = counts.index.to_numpy(dtype=float)[counts.to_numpy() == running]
-        if not len(self.grid):
+        if not len(self.grid) or lasts.min() < self.grid[0]:
             raise ValueError(
                 f"no value of {self.x} is in all runs: record them at the same steps"
             )

@@ -3,17 +3,32 @@
 // arrays as base64, and a picture (.gv-fallback) for readers without JavaScript.
 
 class Model {
-  constructor(state) { this.state = state; this.handlers = {}; }
-  get(key) { return this.state[key]; }
-  set(key, value) { this.state[key] = value; this.tell(`change:${key}`, value); }
-  tell(event, value) { for (const f of [...(this.handlers[event] ?? [])]) f({ changed: event }, value); }
-  on(event, f) { (this.handlers[event] ??= []).push(f); }
-  off(event, f) { this.handlers[event] = f ? (this.handlers[event] ?? []).filter((g) => g !== f) : []; }
+  constructor(state) {
+    this.state = state;
+    this.handlers = {};
+  }
+  get(key) {
+    return this.state[key];
+  }
+  set(key, value) {
+    this.state[key] = value;
+    this.tell(`change:${key}`, value);
+  }
+  tell(event, value) {
+    for (const f of [...(this.handlers[event] ?? [])]) f({ changed: event }, value);
+  }
+  on(event, f) {
+    (this.handlers[event] ??= []).push(f);
+  }
+  off(event, f) {
+    this.handlers[event] = f ? (this.handlers[event] ?? []).filter((g) => g !== f) : [];
+  }
   save_changes() {}
   send() {}
 }
 
-const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+const bytes = (text) =>
+  new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
 
 async function mount(el) {
   const fallback = el.querySelector(".gv-fallback");
@@ -22,7 +37,9 @@ async function mount(el) {
     const { state, buffers } = JSON.parse(el.querySelector("script").textContent);
     for (const key in buffers) state[key] = bytes(buffers[key]);
     const { module, version } = el.dataset;
-    const loaded = (await import(new URL(`${module}.js?v=${version ?? ""}`, import.meta.url))).default;
+    const loaded = (
+      await import(new URL(`${module}.js?v=${version ?? ""}`, import.meta.url))
+    ).default;
     const widget = typeof loaded === "function" ? await loaded() : loaded;
     const model = new Model({ ...state, host: el.id });
     el.append(place);
@@ -35,20 +52,27 @@ async function mount(el) {
     const note = document.createElement("p");
     note.className = "gv-error";
     note.setAttribute("role", "alert");
-    note.textContent = `This interactive view could not start (${error.message}). ` +
+    note.textContent =
+      `This interactive view could not start (${error.message}). ` +
       "The picture shows its first setting; reloading the page may help.";
     el.prepend(note);
   }
 }
 
 const seen = {};
-const near = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (isIntersecting) { near.unobserve(target); mount(target); }
-  }
-}, { rootMargin: "400px" });
+const near = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) {
+        near.unobserve(target);
+        mount(target);
+      }
+    }
+  },
+  { rootMargin: "400px" },
+);
 for (const el of document.querySelectorAll(".gv-static")) {
-  const count = seen[el.id] = (seen[el.id] ?? 0) + 1;
-  if (count > 1) el.id += `-${count}`;  // two views with one title keep their states apart
+  const count = (seen[el.id] = (seen[el.id] ?? 0) + 1);
+  if (count > 1) el.id += `-${count}`; // two views with one title keep their states apart
   near.observe(el);
 }
