@@ -121,7 +121,7 @@ def colab(tmp_path):
     """A new environment over Colab's packages; it cannot fetch any other."""
     assert COLAB.exists(), "run `make test`, which makes .venv/colab"
     venv = tmp_path / "venv"
-    subprocess.run([COLAB, "-m", "venv", venv], check=True)
+    subprocess.run([COLAB, "-m", "venv", "--without-pip", venv], check=True)
     site = next((venv / "lib").glob("python3.*/site-packages"))
     base = next((ROOT / ".venv/colab/lib").glob("python3.*/site-packages"))
     (site / "colab.pth").write_text(f"{base}\n")

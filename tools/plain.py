@@ -196,9 +196,11 @@ def cite(keys: str, in_text: bool, papers: BibliographyData) -> str:
 
 
 def authors(entry: Entry, most: int = 2) -> str:
-    """Last names: "A", "A and B", "A et al."."""
+    """Last names: "A", "A and B", "A, B and C", "A et al."."""
     names = [_words(person.last_names) for person in entry.persons["author"]]
-    return f"{names[0]} et al." if len(names) > most else " and ".join(names)
+    if len(names) > most:
+        return f"{names[0]} et al."
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _words(names: list[str]) -> str:
