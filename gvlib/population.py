@@ -62,9 +62,14 @@ def _table(members: pd.DataFrame | Mapping[str, Sequence]) -> pd.DataFrame:
 
 def _build(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     """make() as it is right after torch.manual_seed(seed); the global state is kept."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():  # CUDA's too, since manual_seed sets them all
         torch.manual_seed(seed)
         net = make()
+    if any(isinstance(m, nn.modules.dropout._DropoutNd) for m in net.modules()):
+        raise ValueError(
+            "the network has one of torch's dropout layers, whose masks come from one "
+            "stream for all members; use gvlib.models.Dropout in its place"
+        )
     dropouts = [m for m in net.modules() if isinstance(m, models.Dropout)]
     for layer, dropout in enumerate(dropouts):
         dropout.key.fill_((seed * 1_000_003 + layer) & 0xFFFFFFFF)  # a stream a layer
@@ -160,15 +165,19 @@ class Population:
         """Member `member` as an ordinary module with its own copy of the parameters."""
         if not -len(self) <= member < len(self):
             raise IndexError(f"member {member} of a population of {len(self)}")
-        net = copy.deepcopy(self.net).to_empty(device=self.device)
+        net = copy.deepcopy(self.net).to_empty(device=self.device).train()
         state = {**self.params, **self.buffers}
-        own = {name: tensor[member].clone() for name, tensor in state.items()}
-        net.load_state_dict(own, assign=True)
-        return net.requires_grad_()
+        with torch.no_grad():
+            for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+                tensor.data = state[name][member].clone()
+        return net
 
     def select(self, rows: Sequence[int] | Sequence[bool]) -> "Population":
         """A population of the given members (row numbers or a mask), copied."""
-        chosen = self.members[rows] if _is_mask(rows) else self.members.iloc[list(rows)]
+        rows = np.asarray(rows)
+        chosen = (
+            self.members[rows] if rows.dtype == np.bool_ else self.members.iloc[rows]
+        )
         index = torch.as_tensor(chosen.index.to_numpy().copy(), device=self.device)
         new = copy.copy(self)
         new.members = chosen.reset_index(drop=True)
@@ -226,7 +235,7 @@ class Population:
         part = path.with_name(path.name + ".part")
         tensors = {f"params/{k}": p.contiguous() for k, p in self.params.items()}
         tensors |= {f"buffers/{k}": b.contiguous() for k, b in self.buffers.items()}
-        members = self.members.to_json(orient="table", index=False, double_precision=15)
+        members = json.dumps(self.members.to_dict("list"))  # floats to the last digit
         try:
             save_file(tensors, part, metadata={"members": members})
             os.replace(part, path)
@@ -243,15 +252,21 @@ class Population:
         device: str | torch.device = "auto",
     ) -> "Population":
         """Read what `save` wrote; `make` builds the same network as it did then."""
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         new = cls.__new__(cls)
         new.device = data.device(device)
-        with safe_open(path, framework="pt", device=str(new.device)) as file:
-            members = json.loads(file.metadata()["members"])["data"]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, framework="pt", device=str(new.device)) as file:
+                members = json.loads(file.metadata()["members"])
+                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        except (SafetensorError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} is not a population that Population.save wrote, or was cut "
+                f"short ({error}); save it again"
+            ) from error
         new.members = pd.DataFrame(members)
-        new.net = make().to("meta")
+        new.net = _build(make, 0).to("meta")
         shapes = {f"params/{k}": p.shape for k, p in new.net.named_parameters()}
         shapes |= {f"buffers/{k}": b.shape for k, b in new.net.named_buffers()}
         found = {name: tensor.shape[1:] for name, tensor in tensors.items()}
@@ -265,10 +280,6 @@ class Population:
             pick = {k: t for k, t in tensors.items() if k.startswith(f"{kind}/")}
             setattr(new, kind, {k.removeprefix(f"{kind}/"): t for k, t in pick.items()})
         return new
-
-
-def _is_mask(rows: Sequence) -> bool:
-    return np.asarray(rows).dtype == np.bool_
 
 
 def _is_dropout(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 
 import gvlib as gv
@@ -72,6 +73,30 @@ def test_a_member_taken_out_is_a_copy():
     assert population[-1].layers[0].weight.any()
 
 
+def test_a_member_taken_out_trains_and_keeps_buffers_that_are_not_saved():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 2)
+            self.register_buffer("scale", torch.tensor(2.0), persistent=False)
+
+        def forward(self, x):
+            return self.linear(x) * self.scale
+
+    population = gv.Population(Net, {"seed": [1]}, device="cpu")
+    x = torch.randn(4, 3)
+    logits = population(x)[0]
+    assert population[0].training
+    torch.testing.assert_close(population[0](x), logits)
+    assert all(p.requires_grad for p in population[0].parameters())
+
+
+def test_torchs_own_dropout_is_refused():
+    make = lambda: torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout())  # noqa: E731
+    with pytest.raises(ValueError, match=r"use gvlib\.models\.Dropout"):
+        gv.Population(make, {"seed": [1]}, device="cpu")
+
+
 def test_init_scale_multiplies_weights_or_the_named_parameters():
     members = {"seed": [1, 1], "init_scale": [1.0, 10.0]}
     p = gv.Population(mlp, members, device="cpu").params
@@ -99,19 +124,23 @@ def test_select_by_rows_and_by_mask():
     population = gv.Population(mlp, gv.grid(seed=range(4)), device="cpu")
     x = torch.randn(2, 3)
     torch.testing.assert_close(population.select([3, 0])(x), population(x)[[3, 0]])
-    some = population.select(population.members["seed"] > 1)
-    assert some.members["seed"].tolist() == [2, 3]
+    mask = population.members["seed"] > 1
+    for rows in (mask, mask.to_numpy(), mask.tolist(), torch.tensor(mask.to_numpy())):
+        some = population.select(rows)
+        assert some.members["seed"].tolist() == [2, 3]
     some.params["layers.0.weight"].zero_()
     assert population.params["layers.0.weight"][2].any()
 
 
 def test_checkpoint_round_trip(tmp_path):
     make = lambda: ResNet(1, width=2)  # noqa: E731
-    members = gv.grid(seed=[5, 2], lr=[0.1, 1 / 3])
+    members = gv.grid(seed=[5, 2], lr=[0.1 + 0.2, 1 / 3, 1.23456789e-10], tag=["é"])
     population = gv.Population(make, members, device="cpu")
     path = population.save(tmp_path / "nets.safetensors")
+    state = torch.get_rng_state()
     read = gv.Population.load(path, make, device="cpu")
-    pd.testing.assert_frame_equal(read.members, population.members)
+    assert torch.equal(torch.get_rng_state(), state)
+    pd.testing.assert_frame_equal(read.members, population.members, check_exact=True)
     for kind in ("params", "buffers"):
         for name, tensor in getattr(population, kind).items():
             assert torch.equal(getattr(read, kind)[name], tensor)
@@ -124,6 +153,19 @@ def test_checkpoint_of_another_network_is_refused(tmp_path):
     path = gv.Population(mlp, {"seed": [1]}, device="cpu").save(tmp_path / "a.st")
     with pytest.raises(ValueError, match=r"differ in .*layers\.0\.weight"):
         gv.Population.load(path, lambda: MLP(3, 9, 4), device="cpu")
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path):
+    path = gv.Population(mlp, {"seed": [1]}, device="cpu").save(tmp_path / "a.st")
+    cut = tmp_path / "cut.st"
+    cut.write_bytes(path.read_bytes()[:-8])
+    foreign = tmp_path / "foreign.st"
+    safetensors.torch.save_file({"w": torch.zeros(2)}, foreign)
+    for wrong in (cut, foreign):
+        with pytest.raises(ValueError, match=rf"{wrong.name} is not a population"):
+            gv.Population.load(wrong, mlp, device="cpu")
+    with pytest.raises(FileNotFoundError):
+        gv.Population.load(tmp_path / "none.st", mlp, device="cpu")
 
 
 def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
