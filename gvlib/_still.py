@@ -139,9 +139,9 @@ def _pictures(spec: dict, block: np.ndarray) -> str:
         data = base64.b64encode(png).decode()
         alt = html.escape(f"{spec['alt']} ({series['label']})")
         figures.append(
-            f'<figure class="gvx-panel"><figcaption>{html.escape(series["label"])}'
-            f'</figcaption><img alt="{alt}" width="{columns}" height="{rows}" '
-            f'src="data:image/png;base64,{data}"></figure>'
+            f'<div class="gvx-panel"><p>{html.escape(series["label"])}</p>'
+            f'<img alt="{alt}" width="{columns}" height="{rows}" '
+            f'src="data:image/png;base64,{data}"></div>'
         )
     return f'<div class="gvx-panels">{"".join(figures)}</div>'
 

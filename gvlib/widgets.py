@@ -340,7 +340,7 @@ class Explorer:
             _controls.value_text(v, s["format"])
             for v, s in zip(values, sliders, strict=True)
         ]
-        found = {"texts": texts, "n": block.n, "ended": block.ended}
+        found = {"setting": values, "texts": texts, "n": block.n, "ended": block.ended}
         widget.computed = [*widget.computed, found | {"values": _listed(block.values)}]
         widget.shown = len(widget.computed) - 1
         widget.status = {"state": "done", "text": "Computed."}

@@ -377,6 +377,7 @@ def test_compute_adds_a_setting_and_tells_its_progress():
     assert widget.shown == 0
     assert entry["texts"] == ["25 %", "64"]
     assert entry["n"] == 4
+    assert entry["setting"] == [0.25, 64]
     expected = lines(made((0.25,), (64,), seeds=4)).values[0]
     np.testing.assert_allclose(entry["values"], expected, rtol=1e-4)
     json.dumps(entry, allow_nan=False)
@@ -798,6 +799,7 @@ def test_screen_readers_are_told_and_have_the_numbers(opened):
     assert live.text_content().startswith("corruption 100 %, width 32, Epoch 12: Train")
     page.get_by_text("Data table").click()
     rows = page.locator(".gvx-table tbody tr")
+    rows.first.wait_for()
     assert rows.count() == EPOCHS + 1
     view = lines(start={"corruption": 1, "epoch": 3})
     cells = [
@@ -992,6 +994,8 @@ def test_under_a_kernel_it_asks_computes_and_shows(live):
     assert (
         "corruption 25 %, width 64" in live.locator(".gvx-where").inner_text().lower()
     )
+    thumb = live.get_by_role("slider", name="width").input_value()
+    assert float(thumb) == pytest.approx((64 - 32) / (128 - 32))  # between the stops
     button = live.get_by_role("button", name="corruption 25 %, width 64")
     assert button.get_attribute("aria-pressed") == "true"
     live.get_by_role("slider", name="corruption").press("End")

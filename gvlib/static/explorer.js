@@ -471,9 +471,7 @@ class ImagePlot {
       const axes = svg(picture, "g"),
         cursor = svg(picture, "g");
       follow(picture, (event) => this.locate(event, picture), view);
-      this.parent.append(
-        tag("figure", { class: "gvx-panel" }, tag("figcaption", {}, label), box),
-      );
+      this.parent.append(tag("div", { class: "gvx-panel" }, tag("p", {}, label), box));
       return { canvas, picture, axes, cursor };
     });
     this.bar = tag("div", { class: "gvx-bar", "aria-hidden": "true" });
@@ -681,7 +679,7 @@ class Slider {
 
   move() {
     const { min, max } = this.input,
-      place = this.places[this.index];
+      place = this.value === undefined ? this.places[this.index] : this.between();
     this.input.value = place;
     this.input.style.setProperty(
       "--gvx-share",
@@ -721,9 +719,24 @@ class Slider {
     );
   }
 
-  show(index, between) {
-    const text = between ?? this.control.texts[index];
+  /** Where a computed value lies among the stops. */
+  between() {
+    const { values } = this.control,
+      last = values.length - 1;
+    const exact = values.indexOf(this.value);
+    if (exact >= 0) return this.places[exact];
+    const above = values.findIndex((v) => v > this.value);
+    if (above <= 0) return this.places[above === 0 ? 0 : last];
+    const share =
+      (this.value - values[above - 1]) / (values[above] - values[above - 1]);
+    return above - 1 + share;
+  }
+
+  /** The stop at `index`, or a computed value with its text. */
+  show(index, value, computed) {
+    const text = computed ?? this.control.texts[index];
     this.index = index;
+    this.value = value;
     this.input.setAttribute("aria-valuetext", text);
     this.output.textContent = text;
     this.move();
@@ -832,13 +845,17 @@ function field(slider, id) {
         { id },
         ...slider.values.map((v) => tag("option", { value: v }, v)),
       );
-  return { input, label: tag("label", { for: id }, slider.label, " ", input) };
+  const { label } = slider;
+  const swept = slider.numeric
+    ? `${label}, ${slider.values[0]} to ${slider.values.at(-1)}`
+    : label;
+  return { input, label: tag("label", { for: id }, swept, " ", input) };
 }
 
 /** The numbers of the present setting, for screen readers and the curious. */
 function fill(table, sweep, block) {
   const { spec } = sweep,
-    percent = (at, k) => sweep.rows(block, at)[k];
+    value = (at, k) => sweep.rows(block, at)[k];
   const cell = (text, scope) =>
     scope ? tag("th", { scope }, text) : tag("td", {}, text);
   const head = [cell(spec.cursors.map((c) => c.label).join(", "), "col")];
@@ -852,7 +869,7 @@ function fill(table, sweep, block) {
       {},
       cell(spec.cursors.map((c, i) => c.texts[at[i]]).join(", "), "row"),
       ...spec.series.flatMap((_, k) => {
-        const { mean, low, high } = percent(at, k);
+        const { mean, low, high } = value(at, k);
         return [
           cell(mean),
           ...(spec.stats > 1
@@ -1100,8 +1117,10 @@ class View {
   }
 
   refresh() {
-    const computed = this.shown >= 0 ? this.sweep.at(this).texts : [];
-    this.sliders.forEach((slider, i) => slider.show(this.picks[i], computed[i]));
+    const { setting, texts } = this.shown >= 0 ? this.sweep.at(this) : {};
+    this.sliders.forEach((slider, i) =>
+      slider.show(this.picks[i], setting?.[i], texts?.[i]),
+    );
     this.cursors.forEach((slider, i) => slider.show(this.at[i]));
     this.plot.draw();
     this.say();
