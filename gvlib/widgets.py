@@ -86,23 +86,21 @@ class Explorer:
 
         Under a kernel `compute(**setting)` returns records for a setting that is not in
         the sweep; an argument `progress`, if it has one, takes fractions in [0, 1].
-
-        Raises ValueError for missing columns, doubled rows, values that are not finite
-        and combinations without rows; TypeError for what is no frame or no number.
+        ValueError: a column or combination is missing, a row doubled, a value not
+        finite. TypeError: no frame, or no numbers.
 
         >>> rows = [(s, e, e * (1 + s) / 10) for s in (0, 1) for e in (0, 1)]
         >>> frame = pd.DataFrame(rows, columns=["seed", "epoch", "loss"])
         >>> Explorer.lines(frame, y="loss", title="Loss", alt="It rises.").values.shape
         (1, 1, 3, 2)
         """
-        names = _records.names
-        recipe = _records.Lines(x, names(y), names(sliders), over)
+        recipe = _records.Lines(x, *map(_records.names, (y, sliders)), over)
         frame = recipe.checked(records)
         left_out = recipe.lay_grid(frame)
         stops = {name: _records.stops(frame[name]) for name in recipe.sliders}
         blocks = [recipe.block(part) for part in recipe.settings(frame, stops)]
         label = _labels(labels, [x, *recipe.series, *recipe.sliders, over])
-        y_label = y_label or _joint([label(name) for name in recipe.series])
+        y_label = y_label or _joint(list(map(label, recipe.series)))
         y_format = y_format or _share_or_number(frame, recipe.series)
         scale = _controls.Scale(y_label, y_format, y_scale, y_limits)
         spec = {
@@ -148,15 +146,12 @@ class Explorer:
         Student t interval at each cell; or a dict of such arrays, one panel each. `x`
         (width,) and `y` (height,) are the evenly spaced coordinates of the cells;
         `limits` the values at the ends of the colours; `center` (0.5 for a probability)
-        asks for colours with two sides; origin "upper" puts row 0 on top; `points`
-        (k, 3) are x, y and class of data drawn above. `compute(**setting)` returns
-        (height, width), with `over` (seeds, height, width). The rest is as in `lines`.
+        asks for colours with two sides; origin "upper" puts row 0 on top; `points` (k,
+        3) are x, y, class of data. `compute(**setting)` returns one such picture.
 
-        >>> surface = np.arange(12.0).reshape(2, 2, 3)
-        >>> view = Explorer.images(surface, sliders={"epoch": [0, 5]}, title="Loss",
-        ...                        alt="A slope.")
-        >>> view.values.shape
-        (2, 1, 1, 6)
+        >>> words = {"title": "Loss", "alt": "A slope."}
+        >>> Explorer.images(np.ones((2, 3)), **words).spec["n"]
+        [1]
         """
         stops = {n: _records.slider_values(n, v) for n, v in (sliders or {}).items()}
         panels = _records.as_panels(values, value_label)
@@ -164,7 +159,6 @@ class Explorer:
         recipe = _records.Images(tuple(panels), tuple(stops), over, shape[-2:])
         blocks = [recipe.block(part) for part in recipe.split(panels, stops)]
         label = _labels(labels, ["x", "y", *panels, *stops])
-        cells = {"x": (x, shape[-1]), "y": (y, shape[-2])}
         scale = _controls.Scale(value_label, value_format, value_scale, limits, center)
         spec = {
             **_words(title, alt, caption, id),
@@ -172,7 +166,7 @@ class Explorer:
             "sliders": _sliders(stops, label, formats),
             "cursors": [
                 _controls.axis(name, label(name), _records.coordinates(name, *given))
-                for name, given in cells.items()
+                for name, *given in (("x", x, shape[-1]), ("y", y, shape[-2]))
             ],
             "notes": _notes(blocks, 0, "", over),
             "provenance": evidence.provenance(seeds or (shape[0] if over else None)),
