@@ -99,7 +99,7 @@ class Explorer:
         left_out = recipe.lay_grid(frame)
         stops = {name: _records.stops(frame[name]) for name in recipe.sliders}
         blocks = [recipe.block(part) for part in recipe.settings(frame, stops)]
-        label = _labels(labels, [x, *recipe.series, *recipe.sliders, over])
+        label = _labels(labels, list(getattr(records, "records", records).columns))
         y_label = y_label or _joint(list(map(label, recipe.series)))
         y_format = y_format or _share_or_number(frame, recipe.series)
         scale = _controls.Scale(y_label, y_format, y_scale, y_limits)
@@ -411,7 +411,7 @@ def _labels(labels: Mapping[str, str] | None, known: list[str]) -> Callable[[str
 
     unknown = sorted(set(labels or {}) - set(known))
     if unknown:
-        raise ValueError(f"labels names {unknown}; expected some of {known}")
+        raise ValueError(f"labels names {unknown}; the columns are {known}")
     given = {**NAMES, **(labels or {})}
     return lambda name: str(given.get(name, name.replace("_", " ")))
 

@@ -173,6 +173,12 @@ def test_two_seeds_do_not_flatten_the_lines():
     assert view.values[:, :, 2].max() > high
 
 
+def test_labels_may_name_any_column():
+    """So that a page writes its names once, for all of its pictures."""
+    view = lines(y="train_accuracy", labels={"test_accuracy": "t", "width": "units"})
+    assert view.spec["sliders"][1]["label"] == "units"
+
+
 def test_first_setting():
     view = lines(start={"corruption": np.float32(0.5), "width": 128, "epoch": 3})
     assert view.spec["start"] == {"picks": [1, 1], "at": [3]}
