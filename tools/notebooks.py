@@ -89,7 +89,10 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="fail, and write nothing")
     check = parser.parse_args().check
-    changes = out_of_step()
+    try:
+        changes = out_of_step()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     for path, text in changes.items():
         if check:
             print(f"{path} is not in step with its page: run `make notebooks`")

@@ -188,11 +188,16 @@ def cite(keys: str, in_text: bool, papers: BibliographyData) -> str:
     )
     cited = []
     for key in map(str.strip, keys.split(",")):
-        if key not in papers.entries:
-            raise ValueError(f"{key!r} is cited and is not in chapters/references.bib")
-        entry = papers.entries[key]
+        entry = paper(key, papers)
         cited.append(form(authors(entry), entry.fields["year"]))
     return ", ".join(cited) if in_text else f"({'; '.join(cited)})"
+
+
+def paper(key: str, papers: BibliographyData) -> Entry:
+    """The entry of a key; ValueError where there is none."""
+    if key not in papers.entries:
+        raise ValueError(f"{key!r} is cited and is not in chapters/references.bib")
+    return papers.entries[key]
 
 
 def authors(entry: Entry, most: int = 2) -> str:
@@ -219,7 +224,7 @@ def keys_cited(text: str) -> list[str]:
 
 def bibliography(text: str, papers: BibliographyData) -> str:
     """The list of the papers that a page cites."""
-    return "\n".join(f"1. {reference(papers.entries[k])}" for k in keys_cited(text))
+    return "\n".join(f"1. {reference(paper(k, papers))}" for k in keys_cited(text))
 
 
 def reference(entry: Entry) -> str:
