@@ -1,6 +1,6 @@
 """Take a picture of a built page: assets/readme.png for the README.
 
-    .venv/bin/python tools/screenshot.py                      (after make test, make book)
+    .venv/bin/python tools/screenshot.py                               (after make test)
     .venv/bin/python tools/screenshot.py --page chapters/evidence --to picture.png
 
 Needs what the tests need (`make test`): Playwright and a Chromium.
