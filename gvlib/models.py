@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CNN", "MLP", "Dropout", "ResNet"]
+__all__ = ["CNN", "MLP", "ByrdCNN", "CosineLinear", "Dropout", "ResNet"]
 
 ACTIVATIONS = {
     "relu": torch.relu,
@@ -66,6 +66,43 @@ class Dropout(nn.Module):
         return x * (uniform >= self.rate) / (1 - self.rate).to(x.dtype)
 
 
+class CosineLinear(nn.Module):
+    """Cosines between features and class vectors: z_c = h . w_c / (|h| |w_c|).
+
+    The last layer that LDAM needs (Cao et al. 2019). It has no bias; features of zero
+    give cosines of zero.
+
+    Shapes: (n, features) -> (n, classes), in [-1, 1].
+
+    >>> head = CosineLinear(3, 2)
+    >>> h = torch.randn(4, 3)
+    >>> torch.allclose(head(h), head(5 * h), atol=1e-6)
+    True
+    """
+
+    def __init__(self, features: int, classes: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, features))
+        # Directions uniform on the sphere, of length 1: only the direction counts, but
+        # a shorter vector turns faster at the same learning rate.
+        nn.init.normal_(self.weight)
+        with torch.no_grad():
+            self.weight.copy_(nn.functional.normalize(self.weight, dim=1))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(n, features) -> cosines (n, classes)."""
+        unit = nn.functional.normalize
+        return nn.functional.linear(unit(h, dim=-1), unit(self.weight, dim=-1))
+
+
+def _head(kind: str, features: int, classes: int, bias: bool = True) -> nn.Module:
+    if kind == "linear":
+        return nn.Linear(features, classes, bias=bias)
+    if kind == "cosine":
+        return CosineLinear(features, classes)
+    raise ValueError(f'head is {kind!r}; use "linear" or "cosine"')
+
+
 class MLP(nn.Module):
     """Fully connected network: flatten, then linear layers with activations between.
 
@@ -74,6 +111,7 @@ class MLP(nn.Module):
         activation: one of relu, tanh, sin, gelu, softplus.
         dropout: rate after each hidden layer; None leaves dropout out altogether.
         bias: whether the linear layers have one.
+        head: "linear", or "cosine" for logits that are cosines, see `CosineLinear`.
 
     Shapes: (n, ...) with prod(...) = sizes[0] -> (n, sizes[-1]).
 
@@ -87,14 +125,16 @@ class MLP(nn.Module):
         activation: str = "relu",
         dropout: float | None = None,
         bias: bool = True,
+        head: str = "linear",
     ):
         super().__init__()
         if len(sizes) < 2:
             raise ValueError(f"sizes are {sizes}; give at least input and output size")
         self.activation = _activation(activation)
         self.layers = nn.ModuleList(
-            nn.Linear(a, b, bias=bias) for a, b in pairwise(sizes)
+            nn.Linear(a, b, bias=bias) for a, b in pairwise(sizes[:-1])
         )
+        self.layers.append(_head(head, *sizes[-2:], bias=bias))
         self.dropouts = nn.ModuleList(
             Dropout(dropout) for _ in sizes[1:-1] if dropout is not None
         )
@@ -119,6 +159,7 @@ class CNN(nn.Module):
         channels: output channels of each convolution; each halves the image's side.
         shape: (channels, height, width) of an input.
         classes: number of outputs.
+        head: "linear", or "cosine" for logits that are cosines, see `CosineLinear`.
 
     Shapes: (n, *shape) -> (n, classes).
 
@@ -132,6 +173,7 @@ class CNN(nn.Module):
         *,
         shape: tuple[int, int, int] = (1, 28, 28),
         classes: int = 10,
+        head: str = "linear",
     ):
         super().__init__()
         ins = (shape[0], *channels)
@@ -143,13 +185,64 @@ class CNN(nn.Module):
             raise ValueError(
                 f"{len(channels)} poolings leave nothing of a {shape} image"
             )
-        self.linear = nn.Linear(channels[-1] * height * width, classes)
+        self.linear = _head(head, channels[-1] * height * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, *shape) -> logits (n, classes)."""
         for convolution in self.convolutions:
             x = torch.relu(nn.functional.max_pool2d(convolution(x), 2))
         return self.linear(x.flatten(1))
+
+
+class ByrdCNN(nn.Module):
+    """The convolutional network of Byrd & Lipton 2019.
+
+    Convolutions of w, w, pooling, 2w, 2w, 2w channels, pooling, then linear layers of
+    8w, 2w and `classes` units, w = 64; 3x3 without padding, 2x2 max-pooling, ReLU.
+
+    Args:
+        width: w; the paper's is 64.
+        shape: (channels, height, width) of an input, at least 20 on a side.
+        classes: number of outputs.
+        dropout: rate after each hidden linear layer; None leaves dropout out.
+        head: "linear", or "cosine" for logits that are cosines, see `CosineLinear`.
+
+    Shapes: (n, *shape) -> (n, classes).
+
+    >>> ByrdCNN(4)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 2])
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        *,
+        shape: tuple[int, int, int] = (3, 32, 32),
+        classes: int = 2,
+        dropout: float | None = None,
+        head: str = "linear",
+    ):
+        super().__init__()
+        # Each side loses 2 a convolution: (side - 4) / 2, then (side - 6) / 2.
+        height, across = (((side - 4) // 2 - 6) // 2 for side in shape[1:])
+        if min(height, across) < 1:
+            raise ValueError(f"images of {shape} are too small; 20 a side are needed")
+        ins = (shape[0], width, width, 2 * width, 2 * width)
+        outs = (*ins[1:], 2 * width)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, 3) for a, b in zip(ins, outs, strict=True)
+        )
+        sizes = (2 * width * height * across, 8 * width, 2 * width, classes)
+        self.linear = MLP(*sizes, dropout=dropout, head=head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, *shape) -> logits (n, classes)."""
+        for i, convolution in enumerate(self.convolutions):
+            x = convolution(x)
+            if i in (1, 4):  # pooling before the ReLU: the same, on fewer numbers
+                x = nn.functional.max_pool2d(x, 2)
+            x = torch.relu(x)
+        return self.linear(x)
 
 
 def _norm(kind: str | None, channels: int) -> nn.Module:
@@ -194,6 +287,7 @@ class ResNet(nn.Module):
         classes: number of outputs.
         skip: False removes the skip connections and changes nothing else.
         norm: "batch", "layer" (over channel, height and width) or None.
+        head: "linear", or "cosine" for logits that are cosines, see `CosineLinear`.
 
     Shapes: (n, channels, height, width) -> (n, classes).
 
@@ -210,6 +304,7 @@ class ResNet(nn.Module):
         classes: int = 10,
         skip: bool = True,
         norm: str | None = "batch",
+        head: str = "linear",
     ):
         super().__init__()
         if n < 1:
@@ -223,7 +318,7 @@ class ResNet(nn.Module):
                 blocks.append(_Block(ins, width << stage, stride, skip, norm))
                 ins = width << stage
         self.blocks = nn.Sequential(*blocks)
-        self.linear = nn.Linear(ins, classes)
+        self.linear = _head(head, ins, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, height, width) -> logits (n, classes)."""
