@@ -75,6 +75,7 @@ def main() -> None:
         for widget in page.query_selector_all(".gv-static"):
             widget.scroll_into_view_if_needed()  # they draw when they are seen
         page.wait_for_timeout(800)
+        page.add_style_tag(content="* { scroll-behavior: auto !important }")
         page.evaluate("scrollTo(0, 0)")
         if options.show:
             script = "s => document.querySelector(s).scrollIntoView({block: 'start'})"

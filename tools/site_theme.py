@@ -53,9 +53,12 @@ def configure(app: Sphinx, config: Config) -> None:
     """Point at the kept results, and at the clone's own repository if it has one."""
     folder = os.environ.get("GV_CACHE") or book.cache_folder(book.scale_name())
     config.nb_execution_cache_path = str(folder)
-    address = github_address(book.origin())
-    if address:
-        config.html_theme_options["repository_url"] = address
+    # Not in _config.yml: there, options would replace all that Jupyter Book sets.
+    options = config.html_theme_options
+    options.setdefault("logo", {})["text"] = config.html_title
+    options["repository_url"] = (
+        github_address(book.origin()) or options["repository_url"]
+    )
 
 
 def launch_notebook(app: Sphinx, *event: object) -> None:
