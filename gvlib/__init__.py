@@ -1,9 +1,10 @@
 """gvlib: many copies of one network, trained together, and what they show.
 
 The shared helper of *Seeing Generalization*. It reads bottom-up: `data`, `models`,
-`losses`, `schedules`, `population`, `train`, `sweeps`, `evidence`, `plot`, `widgets`;
-nothing imports a later one. Importing it prints nothing, seeds nothing and touches no
-network; sweeps, evidence, plotting and widgets are imported when they are first used.
+`losses`, `schedules`, `population`, `train`, `landscape`, `curvature`, `sweeps`,
+`evidence`, `plot`, `widgets`; nothing imports a later one. Importing it prints nothing,
+seeds nothing and touches no network; landscape, curvature, sweeps, evidence, plotting
+and widgets are imported when they are first used.
 """
 
 from importlib import import_module as _import_module
@@ -20,6 +21,7 @@ __all__ = [
     "data",
     "evidence",
     "grid",
+    "landscape",
     "losses",
     "models",
     "page",
@@ -31,7 +33,7 @@ __all__ = [
     "widgets",
 ]
 
-_MODULES = ("evidence", "plot", "widgets")
+_MODULES = ("evidence", "landscape", "plot", "widgets")
 _FUNCTIONS = {  # name: module that defines it
     "claim": "evidence",
     "page": "evidence",
