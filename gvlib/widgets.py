@@ -220,8 +220,8 @@ class Explorer:
     def text(self) -> str:
         """Title, alt text and the values of the first setting, as plain text."""
         rows = [
-            f"  {label}: {mean}" + (f" (95 % interval {interval})" if interval else "")
-            for label, mean, interval in self._rows()
+            f"  {label}: {mean}" + (f" (95 % interval: {span})" if span else "")
+            for label, mean, span in self._rows()
         ]
         head = [f"Explorer: {self.spec['title']}", self.spec["alt"]]
         tail = [*self.spec["notes"], self.spec["provenance"]]
@@ -230,8 +230,10 @@ class Explorer:
     def html(self) -> str:
         """The static page's HTML: data, and a picture and table without JavaScript."""
         data = base64.b64encode(self.values.tobytes()).decode()
+        state = self._state()
+        state["spec"] = state["spec"] | {"compute": False}  # there is no kernel to ask
         packed = json.dumps(
-            {"state": self._state(), "buffers": {"values": data}},
+            {"state": state, "buffers": {"values": data}},
             separators=(",", ":"),
             allow_nan=False,
         ).replace("<", "\\u003c")  # nothing in the data can close the script element
@@ -298,7 +300,8 @@ class Explorer:
             here = stats[:, point]
             mean, *ends = (_controls.measured_text(float(v), style) for v in here)
             known = bool(ends) and bool(np.isfinite(here).all())
-            rows.append((series["label"], mean, " to ".join(ends) if known else ""))
+            span = "all equal" if known and here[1] == here[2] else " to ".join(ends)
+            rows.append((series["label"], mean, span if known else ""))
         return rows
 
     # ---- computing a setting that is not in the sweep --------------------------------

@@ -332,7 +332,7 @@ def test_in_a_script_its_text_is_printed(capsys, monkeypatch):
     view.show()
     printed = capsys.readouterr().out
     mean, low, high = (f"{100 * v:.1f} %" for v in view.values[0, 0, :, -1])
-    assert f"Training accuracy: {mean} (95 % interval {low} to {high})" in printed
+    assert f"Training accuracy: {mean} (95 % interval: {low} to {high})" in printed
     assert printed.startswith(f"Explorer: Fitting noise\n{ALT}\nAt corruption 0 %")
     assert repr(view) == printed.rstrip("\n")
     assert view._repr_html_() is None
@@ -565,6 +565,8 @@ def site(tmp_path_factory, serve):
     far = '<div style="height: 4000px"></div>' + lines(id="far").html()
     pages = {
         "one": one.html(),
+        "computing": lines(compute=lambda corruption, width: None).html(),
+        "equal": lines(made().assign(train_accuracy=1.0)).html(),
         "both": one.html() + two.html(),
         "images": two.html(),
         "twins": one.html() + one.html(),
@@ -1033,7 +1035,19 @@ def test_the_kernel_can_move_the_view_and_closing_it_leaves_no_listener(live):
 
 
 def test_the_static_page_offers_no_computation(opened):
-    assert opened("one").get_by_role("button", name="Compute").count() == 0
+    view = lines(compute=lambda corruption, width: None)
+    assert view.spec["compute"]  # under a kernel it would
+    page = opened("computing")
+    assert page.get_by_role("button", name="Copy link").count() == 1
+    assert page.get_by_role("button", name="Compute").count() == 0
+
+
+def test_equal_values_are_said_to_be_equal_not_given_an_interval(opened):
+    said = opened("equal").locator(".gvx-readout").inner_text().replace("\u00a0", " ")
+    assert "all 3 equal" in said
+    assert said.count("95 % interval") == 1  # that of the test accuracy
+    view = lines(made().assign(train_accuracy=1.0))
+    assert "Training accuracy: 100.0 % (95 % interval: all equal)" in view.text()
 
 
 def test_in_notebook_is_false_here():

@@ -119,25 +119,25 @@ class Sweep {
     );
   }
 
-  /** Everything at one point: a list of {label, mean, low, high}, as text. */
+  /** Everything at one point: a list of {label, mean, span}, as text. */
   rows(block, at) {
     const i = this.index(at);
     return this.spec.series.map(({ label }, k) => {
       const [mean, low, high] = [0, 1, 2].map((stat) => this.read(block, k, stat)?.[i]);
-      return {
-        label,
-        mean: this.write(mean),
-        low: low === undefined ? null : this.write(low),
-        high: high === undefined ? null : this.write(high),
-      };
+      return { label, mean: this.write(mean), span: this.span(block, low, high) };
     });
+  }
+
+  /** An interval as text; equal values have none, and are said to be equal. */
+  span({ n }, low, high) {
+    if (low === undefined || n === 1) return null;
+    if (low === high) return `all ${n} equal`;
+    return `95${NBSP}% interval ${this.write(low)} to ${this.write(high)}`;
   }
 
   words(block, at) {
     const values = this.rows(block, at).map(
-      ({ label, mean, low, high }) =>
-        `${label} ${mean}` +
-        (low === null ? "" : ` (95${NBSP}% interval ${low} to ${high})`),
+      ({ label, mean, span }) => `${label} ${mean}` + (span ? ` (${span})` : ""),
     );
     const where = [this.name(block), this.place(at)].filter(Boolean).join(", ");
     return (
@@ -869,13 +869,9 @@ function fill(table, sweep, block) {
       {},
       cell(spec.cursors.map((c, i) => c.texts[at[i]]).join(", "), "row"),
       ...spec.series.flatMap((_, k) => {
-        const { mean, low, high } = value(at, k);
-        return [
-          cell(mean),
-          ...(spec.stats > 1
-            ? [cell(low === null ? "none" : `${low} to ${high}`)]
-            : []),
-        ];
+        const { mean, span } = value(at, k);
+        const short = span?.replace(`95${NBSP}% interval `, "") ?? "none";
+        return [cell(mean), ...(spec.stats > 1 ? [cell(short)] : [])];
       }),
     ),
   );
@@ -1139,7 +1135,7 @@ class View {
     this.readout.replaceChildren(
       ...sweep
         .rows(block, at)
-        .map(({ label, mean, low, high }, k) =>
+        .map(({ label, mean, span }, k) =>
           tag(
             "div",
             { class: sweep.spec.kind === "lines" ? tone(k) : "" },
@@ -1148,11 +1144,7 @@ class View {
               "dd",
               {},
               tag("strong", {}, mean),
-              tag(
-                "span",
-                {},
-                low === null ? "" : `95${NBSP}% interval ${low} to ${high}`,
-              ),
+              tag("span", {}, span ?? ""),
               tag(
                 "span",
                 { class: "gvx-was" },
