@@ -1,19 +1,18 @@
 """What the tests share: a browser cut off from the world, and a local server."""
 
 import functools
-import http.server
 import os
-import shutil
 import subprocess
 import sys
-import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tools.screenshot import find_chromium, served
+
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOW = "install chromium, or set GVLIB_CHROMIUM to the browser's path"
 FLAGS = [
     "--no-sandbox",  # CI runs as root, where Chromium's sandbox does not start
@@ -23,12 +22,6 @@ FLAGS = [
     "--no-first-run",
 ]
 report = []  # lines for the terminal summary
-
-
-def find_chromium() -> str | None:
-    """The browser that GVLIB_CHROMIUM names, else the first one on the PATH."""
-    named = os.environ.get("GVLIB_CHROMIUM")
-    return named or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Book(NamedTuple):
@@ -50,31 +43,11 @@ def book() -> Book:
     return Book(ROOT / "_build/html", Path(where.stdout.decode().strip()))
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="session")
 def serve():
     """`serve(folder)` serves a folder on a free local port and returns its address."""
-    servers = {}
-
-    def start(folder: Path) -> str:
-        folder = str(folder)
-        if folder not in servers:
-            handler = functools.partial(Quiet, directory=folder)
-            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            servers[folder] = server, thread
-        return f"http://127.0.0.1:{servers[folder][0].server_port}"
-
-    yield start
-    for server, thread in servers.values():
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with ExitStack() as stack:
+        yield functools.cache(lambda folder: stack.enter_context(served(folder)))
 
 
 # One browser a module, not a session: while Playwright's loop is alive in this

@@ -19,8 +19,9 @@ NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 COLAB = ROOT / ".venv/colab/bin/python"
 sys.path.insert(0, str(ROOT / "tools"))
 
-import notebooks  # noqa: E402
 import plain  # noqa: E402
+
+import notebooks  # noqa: E402
 
 
 def test_notebooks_are_in_step():
@@ -43,6 +44,14 @@ def test_notebook_is_what_colab_can_show(path):
             assert not re.search(
                 r"\{[\w:-]+\}`|^ *(`{3,}|:{3,}) *\{", cell.source, re.M
             )
+
+
+def test_the_repository_is_named_once():
+    place = notebooks.repository()["url"]
+    listed = ["git", "grep", "-l", "-F", place.removeprefix("https://"), "--", "."]
+    found = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True).stdout
+    others = [f for f in found.split() if not f.startswith("notebooks/")]
+    assert others == ["_config.yml"]
 
 
 PAPERS = parse_string(

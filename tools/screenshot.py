@@ -22,13 +22,13 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def find_chromium() -> str:
-    """The browser that GVLIB_CHROMIUM names, or one on the PATH."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("GVLIB_CHROMIUM") or next(
-        filter(None, map(shutil.which, names)), None
-    )
-    return found or sys.exit("no browser found: install chromium or set GVLIB_CHROMIUM")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def find_chromium() -> str | None:
+    """The browser that GVLIB_CHROMIUM names, else the first one on the PATH."""
+    named = os.environ.get("GVLIB_CHROMIUM")
+    return named or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -43,9 +43,11 @@ def served(folder: Path) -> Iterator[str]:
     """The address of a folder, served while the block runs."""
     handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+        thread.join()
 
 
 def main() -> None:
@@ -61,12 +63,15 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the whole page")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
+    chromium = find_chromium()
+    if chromium is None:
+        sys.exit("no browser found: install chromium or set GVLIB_CHROMIUM")
     html = ROOT / "_build/html"
     if not (html / f"{options.page}.html").is_file():
         sys.exit(f"{options.page} is not built: run `make book`")
     with served(html) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=find_chromium(), args=["--no-sandbox"]
+            executable_path=chromium, args=["--no-sandbox"]
         )
         page = browser.new_page(
             viewport={"width": width, "height": height}, color_scheme=options.scheme

@@ -31,6 +31,9 @@ _LOADED = re.compile(
     r"<(?:link|script)[^>]*(?:vendor/fontawesome/|sphinx-thebe)[^>]*>(?:</script>)?\n?"
     r"|<script>const THEBE_JS_URL[^<]*</script>\n?"
 )
+# Half of a page's weight, which a page without a formula does without.
+_MATHJAX = re.compile(r"<script[^>]*mathjax/tex-chtml[^>]*></script>\n?")
+_FORMULA = re.compile(r"\\[(\[]|\$\$|\\begin\{")
 
 
 def github_address(remote: str) -> str | None:
@@ -87,6 +90,8 @@ def lighten(app: Sphinx, failure: Exception | None) -> None:
             if style:
                 used[style] |= {c for c in classes if c.startswith("fa-")} - NO_ICONS
         bare = _LOADED.sub("", text)
+        if not _FORMULA.search(text):
+            bare = _MATHJAX.sub("", bare)
         if bare != text:
             page.write_text(bare, encoding="utf-8")
     write_icons(used, out / "_static")
