@@ -29,7 +29,7 @@ from ._points import (
     with_statistics,
 )
 from .data import Dataset
-from .directions import Direction, check_choices, filters, noise, scaled
+from .directions import Direction, check_choices, moving, noise, scaled
 from .losses import cross_entropy
 from .population import Population
 
@@ -153,14 +153,8 @@ def radii(
     >>> np.round(r.radii, 3).tolist()
     [0.5, 0.5, 0.5]
     """
-    _check_search(cutoff, rays, start, growth, largest, tolerance)
-    check_choices(normalize, biases)
-    if normalize is None or biases == "copy":
-        raise ValueError(
-            f"normalize is {normalize!r} and biases {biases!r}: rays need a scale, and "
-            'directions of their own; use "filter", "layer" or "unit", and "zero" or '
-            '"random"'
-        )
+    search = _Search(cutoff, start, growth, largest, tolerance)
+    search.check(rays, normalize, biases)
     nets = nets_of(net)
     options = {"loss": loss, "precision": precision, "batch": batch, "chunk": chunk}
     skeleton = with_statistics(nets.net, statistics)
@@ -170,58 +164,38 @@ def radii(
     ]
     own = np.array([_own_loss(one) for one in at])
     _check_cutoff(cutoff, own, nets)
-    search = _Search(cutoff, start, growth, largest, tolerance)
+    kept = nets._replace(params={k: p.clone() for k, p in nets.params.items()})
+    made = (kept, seed, normalize, biases)  # so that `ray` holds when net trains on
+    found = _walk(at, made, rays, search)
+    still = np.isinf(found)
+    found = np.where(still, largest, found)
+    how = f"{rays} rays, cut-off {cutoff:g}" + _said(still, largest)
+    shaped = (found[0], still[0], own[0]) if nets.single else (found, still, own)
+    n = sum(nets.params[k][0].numel() for k in moving(nets, biases))
+    return Radii(*shaped, cutoff, n, tolerance, how, nets.members, made)
+
+
+def _walk(at: list[Evaluator], made: tuple, rays: int, search: "_Search") -> np.ndarray:
+    """Radii (members, rays), chunk by chunk of rays; all members meet the same noise."""
+    nets, seed, normalize, biases = made
     found = np.empty((len(at), rays))
+    size = min(one.points_at_once(rays, fan=True) for one in at)
     with progress_bar(rays * len(at), "rays") as tick:
-        for part, rows in _chunks(
-            rays, min(one.points_at_once(rays, fan=True) for one in at)
-        ):
+        for first in range(0, rays, size):
+            rows = range(first, min(first + size, rays))
             g = noise(nets, [_ray_seed(seed, i) for i in rows], biases)
             for i, one in enumerate(at):
-                mine = nets.only(i)
-                d = scaled(g, mine, normalize, biases)
-                d = {k: d[k] for k in g}
-                found[i, part] = search.run(one, Fan(one.weights, d)).cpu().numpy()
+                d = scaled(g, nets.only(i), normalize, biases)
+                fan = Fan(one.weights, {k: d[k] for k in g})
+                found[i, rows.start : rows.stop] = search.run(one, fan).cpu().numpy()
                 tick(len(rows))
-    open_rays = np.isinf(found)
-    found = np.where(open_rays, largest, found)
-    shaped = (
-        (found[0], open_rays[0], own[0]) if nets.single else (found, open_rays, own)
-    )
-    moving = nets.params if biases == "random" else filters(nets.net)
-    n = sum(nets.params[k][0].numel() for k in moving)
-    how = f"{rays} rays, cut-off {cutoff:g}" + _said(open_rays, largest)
-    return Radii(
-        *shaped,
-        cutoff,
-        n,
-        tolerance,
-        how,
-        nets.members,
-        (nets, seed, normalize, biases),
-    )
+    return found
 
 
 def _said(open_rays: np.ndarray, largest: float) -> str:
     """How many rays did not end, in words; nothing where all did."""
     count = int(open_rays.sum())
     return f", {count} still inside at {largest:g}" if count else ""
-
-
-def _check_search(cutoff, rays, start, growth, largest, tolerance) -> None:  # noqa: ANN001
-    if not math.isfinite(cutoff):
-        raise ValueError(f"cutoff is {cutoff}; give a finite loss")
-    if not (isinstance(rays, int) and rays >= 1):
-        raise ValueError(f"rays is {rays!r}; use a whole number of at least 1")
-    if not 0 < start < largest < math.inf:
-        raise ValueError(
-            f"start is {start} and largest {largest}; use 0 < start < largest"
-        )
-    if not 1 < growth < math.inf or not 0 < tolerance < 1:
-        raise ValueError(
-            f"growth is {growth} and tolerance {tolerance}; use a factor above 1 and a "
-            "relative error between 0 and 1"
-        )
 
 
 def _merged(nets: Nets, i: int) -> dict[str, Tensor]:
@@ -254,12 +228,6 @@ def _ray_seed(seed: int, i: int) -> int:
     ) % 2**63  # a stream a ray, for up to 1,000,003 rays
 
 
-def _chunks(n: int, size: int) -> list[tuple[slice, range]]:
-    starts = range(0, n, size)
-    ends = [min(s + size, n) for s in starts]
-    return [(slice(a, b), range(a, b)) for a, b in zip(starts, ends, strict=True)]
-
-
 class _Search(NamedTuple):
     """Bracketing by growth and bisection of a whole fan of rays at once."""
 
@@ -268,6 +236,30 @@ class _Search(NamedTuple):
     growth: float
     largest: float
     tolerance: float
+
+    def check(self, rays: int, normalize: str | None, biases: str) -> None:
+        """Refuse settings out of range."""
+        if not math.isfinite(self.cutoff):
+            raise ValueError(f"cutoff is {self.cutoff}; give a finite loss")
+        if not (isinstance(rays, int) and rays >= 1):
+            raise ValueError(f"rays is {rays!r}; use a whole number of at least 1")
+        if not 0 < self.start < self.largest < math.inf:
+            raise ValueError(
+                f"start is {self.start} and largest {self.largest}; use "
+                "0 < start < largest"
+            )
+        if not (1 < self.growth < math.inf and 0 < self.tolerance < 1):
+            raise ValueError(
+                f"growth is {self.growth} and tolerance {self.tolerance}; use a factor "
+                "above 1 and a relative error between 0 and 1"
+            )
+        check_choices(normalize, biases)
+        if normalize is None or biases == "copy":
+            raise ValueError(
+                f"normalize is {normalize!r} and biases {biases!r}: rays need a scale, "
+                'and directions of their own; use "filter", "layer" or "unit", and '
+                '"zero" or "random"'
+            )
 
     def run(self, at: Evaluator, fan: Fan) -> Tensor:
         """Radii (rays,) in float64, infinite for rays still inside at `largest`.

@@ -91,10 +91,15 @@ def filters(net: nn.Module) -> set[str]:
     }
 
 
+def moving(nets: Nets, biases: str) -> set[str]:
+    """Names of the parameters that get random numbers."""
+    return set(nets.params) if biases == "random" else filters(nets.net)
+
+
 def noise(nets: Nets, seeds: Sequence[int], biases: str) -> Direction:
     """Gaussian numbers (seeds, ...) for all that moves; a seed fixes its row alone."""
-    moving = filters(nets.net) if biases != "random" else set(nets.params)
-    shapes = {k: p.shape[1:] for k, p in nets.params.items() if k in moving}
+    names = moving(nets, biases)
+    shapes = {k: p.shape[1:] for k, p in nets.params.items() if k in names}
     sizes = [math.prod(shape) for shape in shapes.values()]
     rows = torch.empty(len(seeds), sum(sizes))
     for row, seed in zip(rows, seeds, strict=True):
@@ -112,11 +117,11 @@ def scaled(
 
     One of k and m is 1; the result has the other number of rows.
     """
-    out, moving = {}, filters(nets.net)
+    out, filtered = {}, filters(nets.net)
     rows = max(len(next(iter(noise.values()))), len(nets.members)) if noise else 1
     for name, w in nets.params.items():
         if name in noise:
-            per = 2 if normalize == "filter" and name in moving else 1
+            per = 2 if normalize == "filter" and name in filtered else 1
             g = noise[name]
             if normalize in ("filter", "layer"):
                 g = g * (_norm(w, per) / (_norm(g, per) + _TINY))
