@@ -111,7 +111,7 @@ def _at_least_one(counts: Iterable[int]) -> tuple[int, ...]:
     counts = tuple(counts)
     if min(counts) < 1:
         raise ValueError(
-            f"counts are {counts}: class {counts.index(0)} would be absent from "
+            f"counts would be {counts}: the rarest class would be absent from "
             "training; take a smaller factor or a larger n_max"
         )
     return counts

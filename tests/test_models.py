@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
-from gvlib.models import CNN, MLP, Dropout, ResNet
+from gvlib.models import CNN, MLP, ByrdCNN, CosineLinear, Dropout, ResNet
 
 
 def test_mlp_is_the_written_out_network():
@@ -124,3 +124,66 @@ def test_dropout_mask_is_the_same_alone_and_stacked():
 def test_bad_sizes_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+# ------------------------------------------------------------- cosine heads, Byrd's CNN
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda head: MLP(3 * 20 * 20, 8, 5, head=head),
+        lambda head: CNN((4,), shape=(3, 20, 20), classes=5, head=head),
+        lambda head: ByrdCNN(8, shape=(3, 20, 20), classes=5, head=head),
+        lambda head: ResNet(1, width=4, classes=5, head=head),
+    ],
+)
+def test_a_cosine_head_gives_the_cosines_of_features_and_class_vectors(make):
+    net = make("cosine")
+    (head,) = (m for m in net.modules() if isinstance(m, CosineLinear))
+    features = []
+    head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    got = net(torch.randn(6, 3, 20, 20))
+    h, w = features[0].double(), head.weight.double()
+    lengths = (h.norm(dim=1)[:, None] * w.norm(dim=1)).clamp(min=1e-12)
+    want = (h @ w.T) / lengths
+    torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(m, CosineLinear) for m in make("linear").modules())
+    with pytest.raises(ValueError, match="head is 'round'"):
+        make("round")
+
+
+def test_a_cosine_head_starts_on_the_unit_sphere_and_bears_dead_features():
+    head = CosineLinear(7, 4)
+    torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(4))
+    h = torch.zeros(2, 7, requires_grad=True)
+    (slope,) = torch.autograd.grad(head(h).sum(), h)
+    assert not head(h).any()
+    assert slope.isfinite().all()
+
+
+def test_byrds_network_is_the_papers():
+    net = ByrdCNN(classes=2)
+    shapes = [
+        (m.in_channels, m.out_channels)
+        if isinstance(m, nn.Conv2d)
+        else (m.in_features, m.out_features)
+        for m in net.modules()
+        if isinstance(m, nn.Conv2d | nn.Linear)
+    ]
+    convolutions = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 128)]
+    assert shapes == [*convolutions, (2048, 512), (512, 128), (128, 2)]
+    layers = []
+    for i, convolution in enumerate(net.convolutions):
+        layers += [convolution, nn.ReLU()] + [nn.MaxPool2d(2)] * (i in (1, 4))
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(net(x), net.linear(nn.Sequential(*layers)(x)))
+
+
+def test_byrds_network_refuses_small_images_and_takes_dropout():
+    assert ByrdCNN(2, shape=(1, 20, 20))(torch.zeros(3, 1, 20, 20)).shape == (3, 2)
+    assert ByrdCNN(2, shape=(1, 28, 28))(torch.zeros(3, 1, 28, 28)).shape == (3, 2)
+    with pytest.raises(ValueError, match="too small; 20 a side"):
+        ByrdCNN(2, shape=(1, 18, 28))
+    drops = [m for m in ByrdCNN(2, dropout=0.5).modules() if isinstance(m, Dropout)]
+    assert len(drops) == 2
