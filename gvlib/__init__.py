@@ -18,6 +18,7 @@ __all__ = [
     "Population",
     "Runs",
     "claim",
+    "curvature",
     "data",
     "evidence",
     "grid",
@@ -33,7 +34,7 @@ __all__ = [
     "widgets",
 ]
 
-_MODULES = ("evidence", "landscape", "plot", "widgets")
+_MODULES = ("curvature", "evidence", "landscape", "plot", "widgets")
 _FUNCTIONS = {  # name: module that defines it
     "claim": "evidence",
     "page": "evidence",

@@ -176,7 +176,7 @@ def radii(
 
 
 def _walk(at: list[Evaluator], made: tuple, rays: int, search: "_Search") -> np.ndarray:
-    """Radii (members, rays), chunk by chunk of rays; all members meet the same noise."""
+    """Radii (members, rays), a chunk of rays at a time; members share the noise."""
     nets, seed, normalize, biases = made
     found = np.empty((len(at), rays))
     size = min(one.points_at_once(rays, fan=True) for one in at)
