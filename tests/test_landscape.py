@@ -74,6 +74,16 @@ NETS = {  # name: (make, shape of an input, statistics)
         (1, 8, 8),
         "running",
     ),
+    "batchnorm mlp": (
+        lambda: nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)),
+        (6,),
+        "running",
+    ),
+    "batch mlp": (
+        lambda: nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)),
+        (6,),
+        "batch",
+    ),
     "batch": (lambda: ResNet(1, width=2, channels=1, classes=3), (1, 8, 8), "batch"),
 }
 
@@ -113,7 +123,7 @@ def evaluated(net, data, statistics=None, batch=None):
     net = net.eval()
     if statistics == "batch":
         for m in net.modules():
-            if isinstance(m, nn.BatchNorm2d):
+            if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 m.train()
     with torch.no_grad():
         parts = [net(x) for x in data.x.split(batch or len(data))]
