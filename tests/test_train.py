@@ -218,10 +218,12 @@ def test_a_member_stops_when_it_fits_and_keeps_those_weights(compile):
         assert_same(runs.population[row], alone.population[0], 1e-5)
 
 
-def test_chunks_change_nothing():
+@pytest.mark.parametrize("batches", ["own", "shared"])
+@pytest.mark.parametrize("other", [{"chunk": 2}, {"how": "loop"}])
+def test_chunks_change_nothing(batches, other):
     data = make_set((12,))
-    whole = gv.train(mlp(), data, data, epochs=3)
-    split = gv.train(mlp(), data, data, epochs=3, chunk=2)
+    whole = gv.train(mlp(), data, data, epochs=3, batches=batches)
+    split = gv.train(mlp(), data, data, epochs=3, batches=batches, **other)
     columns = [c for c in whole.records if c != "seconds"]
     for c in columns:
         np.testing.assert_allclose(whole.records[c], split.records[c], rtol=1e-5)
