@@ -209,11 +209,13 @@ def test_interrupted_build_keeps_what_had_finished(small):
     assert runs(small) == 1
 
 
-def run_make(*arguments, **env):
+def run_make(folder, *arguments, **env):
+    """Run make as from a terminal, although `make test` may be running this."""
+    outer = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFL"))}
     return subprocess.run(
         ["make", *arguments],
-        cwd=ROOT,
-        env=os.environ | env,
+        cwd=folder,
+        env=outer | env,
         capture_output=True,
         text=True,
     )
@@ -222,7 +224,7 @@ def run_make(*arguments, **env):
 def test_help_explains_every_command():
     text = (ROOT / "Makefile").read_text()
     declared = set(re.search(r"\.PHONY: (.*)", text)[1].split())
-    shown_lines = run_make("help").stdout.strip().splitlines()
+    shown_lines = run_make(ROOT, "help").stdout.strip().splitlines()
     explained = {re.match(r" *make (\w+) +\S", line)[1] for line in shown_lines}
     assert explained == declared
 
@@ -244,21 +246,11 @@ def fake_python(folder, text):
     return str(path)
 
 
-def make_there(root, **env):
-    return subprocess.run(
-        ["make", "book"],
-        cwd=root,
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-    )
-
-
 def test_old_python_is_named(checkout, tmp_path):
     python = fake_python(
         tmp_path, '[ "$1" = --version ] && echo Python 3.8.1 && exit 0; exit 1\n'
     )
-    done = make_there(checkout, PYTHON=python)
+    done = run_make(checkout, "book", PYTHON=python)
     assert done.returncode != 0
     assert "needs Python 3.11, 3.12 or 3.13" in done.stderr
     assert "Python 3.8.1" in done.stderr
@@ -272,14 +264,14 @@ def test_missing_venv_module_is_named(checkout, tmp_path):
         "import importlib.util as u\nfind = u.find_spec\n"
         "u.find_spec = lambda n, *a: None if n == 'ensurepip' else find(n, *a)\n"
     )
-    done = make_there(checkout, PYTHON=sys.executable, PYTHONPATH=str(tmp_path))
+    done = run_make(checkout, "book", PYTHON=sys.executable, PYTHONPATH=str(tmp_path))
     assert done.returncode != 0
     assert "apt install python3-venv" in done.stderr
     assert not (checkout / ".venv").exists()
 
 
 def test_full_disk_is_named(checkout):
-    done = make_there(checkout, PYTHON=sys.executable, GVLIB_ROOM_GB="1000000")
+    done = run_make(checkout, "book", PYTHON=sys.executable, GVLIB_ROOM_GB="1000000")
     assert done.returncode != 0
     assert "GB are free" in done.stderr
     assert "free some room" in done.stderr
