@@ -1,11 +1,12 @@
 """One training loop for a whole population, and the tidy records it leaves."""
 
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,9 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from . import schedules
-from ._display import static_build
+from ._display import in_notebook, static_build
 from .data import Dataset
-from .losses import cross_entropy
+from .losses import Deferred, Loss, cross_entropy, current, stages
 from .population import Population, _per_member
 
 __all__ = ["DivergedWarning", "Runs", "train"]
@@ -27,6 +28,7 @@ _HYPER = {  # hyper-parameter: (test, what it must be)
     "momentum": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "weight_decay": (lambda v: v >= 0, "at least 0"),
 }
+_MEASURED = ("loss", "accuracy")  # on each set
 _PRECISIONS = ("float32", "tf32", "bf16")
 # Measured on a CPU, see benchmarks: networks of more parameters train faster one after
 # another, and a chunk of more parameters than this leaves the cache.
@@ -59,7 +61,7 @@ class Runs:
                 raise ValueError(f"no column {name!r}; records have {', '.join(rows)}")
             match = rows[name] == value
             if isinstance(value, float):
-                match = np.isclose(rows[name], value)
+                match = np.isclose(rows[name], value, atol=0)
             rows = rows[match]
         if rows.empty:
             raise ValueError(
@@ -75,7 +77,7 @@ class Runs:
         rows = self._where(where)
         if quantity not in rows:
             raise ValueError(f"no column {quantity!r}; records have {', '.join(rows)}")
-        return rows.groupby("member", sort=True)[quantity].last().to_numpy()
+        return rows.groupby("member", sort=True)[quantity].nth(-1).to_numpy()
 
     def first_epoch(
         self, quantity: str = "train_accuracy", *, at_least: float, **where
@@ -95,7 +97,7 @@ class _Plan:
     optimizer: str
     nesterov: bool
     schedule: schedules.Schedule
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Loss | Deferred
     batches: str
     stop_at: float | None
     record_every: int
@@ -117,7 +119,7 @@ def train(
     weight_decay: float = 0.0,
     optimizer: str = "sgd",
     schedule: schedules.Schedule | None = None,
-    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    loss: Loss | Deferred = cross_entropy,
     batches: str = "own",
     stop_at: float | None = None,
     record_every: int = 1,
@@ -142,7 +144,8 @@ def train(
             weight_decay * parameter to the gradient, as torch.optim does.
         optimizer: "sgd" or "adam" (betas 0.9 and 0.999, eps 1e-8; momentum unused).
         schedule: progress in [0, 1) -> factor on lr, see `gvlib.schedules`.
-        loss: (logits, labels) -> one loss per sample, see `gvlib.losses`.
+        loss: (logits, labels) -> one loss per sample, see `gvlib.losses`; a `Deferred`
+            one changes on the way, and the records hold the one in use.
         batches: "own", each member in the order of its seed; "shared", all in the order
             of the first member's seed (faster: the data are read once for all).
         stop_at: a member stops when its training accuracy reaches this.
@@ -154,7 +157,7 @@ def train(
         chunk: members trained together; by default as many as suit the device.
         compile: torch.compile the step of "vmap"; costs some 20 s, and pays when a run
             is long. "loop" was measured slower compiled and is left as it is.
-        progress: a bar on stderr; by default on runs over 2 s outside the book's build.
+        progress: a bar on stderr; by default for a person who waits over 2 s.
 
     Raises:
         ValueError: a setting out of range, labels that the network has no output for,
@@ -170,16 +173,19 @@ def train(
     )  # fmt: skip
     _check(plan, chunk)
     hyper = _hyper(population, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    sets = {"train": train} | (test if isinstance(test, Mapping) else {"test": test})
+    others = test if isinstance(test, Mapping) else {"test": test}
+    _check_names(population, others)
+    sets = {"train": train, **others}
     sets = {k: _fit_data(k, s, population) for k, s in sets.items() if s is not None}
     _check_outputs(population, sets)
+    _check_loss(population, sets["train"], loss)
     trained = population.select(range(len(population)))
-    step = _make_step(population.net, sets["train"], plan)
+    phase = _phases(population.net, sets["train"], plan)
     rows = []
     with _bar(progress, len(population) * epochs) as bar, _precision(precision):
         for members in _chunks(population, plan, chunk):
             with _memory_hint(len(members)):
-                rows += _Chunk(trained, members, sets, hyper, plan, step).run(bar)
+                rows += _Chunk(trained, members, sets, hyper, plan, phase).run(bar)
     return _runs(trained, rows)
 
 
@@ -231,6 +237,19 @@ def _hyper(population: Population, **given: float) -> dict[str, Tensor]:
     return out
 
 
+def _check_names(population: Population, sets: Mapping[str, Dataset]) -> None:
+    """Every column of the records has a name of its own."""
+    if "train" in sets:
+        raise ValueError('test has a set named "train"; give it another name')
+    measured = {f"{name}_{what}" for name in ("train", *sets) for what in _MEASURED}
+    taken = {"member", "epoch", "step", "seconds"} | measured
+    if clash := sorted(taken.intersection(population.members)):
+        raise ValueError(
+            f"members has a column {clash[0]!r}, which the records use for their own; "
+            "give it another name"
+        )
+
+
 def _fit_data(name: str, dataset: Dataset, population: Population) -> Dataset:
     """`dataset` on the population's device, in its dtype; or an error that says why."""
     if dataset.members not in (None, len(population)):
@@ -263,6 +282,24 @@ def _check_outputs(population: Population, sets: dict[str, Dataset]) -> None:
             )
 
 
+def _check_loss(population: Population, data: Dataset, loss: Loss | Deferred) -> None:
+    """Every loss on some examples of one member: inside vmap it can check no values."""
+    if data.weights is not None and not bool((data.weights.sum(-1) > 0).all()):
+        raise ValueError(
+            "the train set's weights sum to zero (for a member): nothing is learned"
+        )
+    few = data[:64]
+    y = few.y[0] if few.y.dim() == 2 else few.y
+    logits = population.select([0])(few.x[0] if few.own_x else few.x)[0]
+    for stage in stages(loss):
+        shape = tuple(stage(logits, y).shape)
+        if shape != (len(y),):
+            raise ValueError(
+                f"the loss gives shape {shape} for {len(y)} examples; expected one "
+                "loss per sample, without their mean"
+            )
+
+
 def _chunks(
     population: Population, plan: _Plan, chunk: int | None
 ) -> tuple[Tensor, ...]:
@@ -291,7 +328,8 @@ def _memory_hint(size: int) -> Iterator[None]:
 def _bar(progress: bool | None, total: int) -> Iterator[Callable[[int], None]]:
     from tqdm.auto import tqdm
 
-    off = static_build() if progress is None else not progress
+    seen = in_notebook() or sys.stderr.isatty()
+    off = (static_build() or not seen) if progress is None else not progress
     with tqdm(
         total=total,
         unit="epoch",
@@ -305,13 +343,16 @@ def _bar(progress: bool | None, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def _precision(precision: str) -> Iterator[None]:
-    """Allow TF32 matrix products inside the block, and only there."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    """Allow TF32 in products and convolutions inside the block, and only there."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    allow = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if allow else "highest")
+    torch.backends.cudnn.allow_tf32 = allow
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def _runs(trained: Population, rows: list[dict]) -> Runs:
@@ -347,7 +388,7 @@ class _Chunk:
     sets: dict[str, Dataset]
     hyper: dict[str, Tensor]
     plan: _Plan
-    step: Callable[..., None]
+    phase: Callable[[float], tuple[_Plan, Callable[..., None]]]
     rows: list[dict] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -390,13 +431,14 @@ class _Chunk:
     def _epoch(self, progress: float) -> int:
         """One pass over the training set; returns the number of steps."""
         self.trained.net.train()
+        self.plan, step = self.phase(progress)  # the loss may change here
         data, plan = self.sets["train"], self.plan
         parts = self._order(len(data)).split(plan.batch, dim=-1)
         for i, index in enumerate(parts):
             factor = plan.schedule(progress + i / len(parts) / plan.epochs)
             h = {**self.h, "lr": self.h["lr"] * factor}
             batch = _batch(data, index, self.active)
-            self.step(self.params, self.buffers, self.state, h, *batch)
+            step(self.params, self.buffers, self.state, h, *batch)
         return len(parts)
 
     def _order(self, n: int) -> Tensor:
@@ -569,6 +611,18 @@ def _stacked_gradients(net: torch.nn.Module, data: Dataset, plan: _Plan) -> Call
         return {k: g[None] for k, g in zip(params, grads, strict=True)}
 
     return gradients
+
+
+def _phases(net: torch.nn.Module, data: Dataset, plan: _Plan) -> Callable:
+    """Progress in [0, 1) -> (plan with the loss in use then, its step)."""
+    plans = [replace(plan, loss=loss) for loss in stages(plan.loss)]
+    made = [(p, _make_step(net, data, p)) for p in plans]
+
+    def phase(progress: float) -> tuple[_Plan, Callable[..., None]]:
+        loss = current(plan.loss, progress)
+        return next(pair for pair in made if pair[0].loss is loss)
+
+    return phase
 
 
 def _make_step(net: torch.nn.Module, data: Dataset, plan: _Plan) -> Callable[..., None]:

@@ -1,5 +1,6 @@
 """Training a population is training each of its networks alone."""
 
+import functools
 import shutil
 
 import numpy as np
@@ -287,6 +288,38 @@ def test_bf16_is_a_choice_that_stays_near_float32(name):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+def test_a_diverged_members_last_loss_is_not_an_earlier_one():
+    data = make_set((12,))
+    population = gv.Population(NETS["mlp"][0], {"seed": [0]}, device="cpu")
+    with pytest.warns(DivergedWarning):
+        blow_up = lambda t: 1.0 if t < 0.5 else 1e30  # noqa: E731
+        runs = gv.train(population, data, epochs=4, schedule=blow_up)
+    assert len(runs.records) > 1, "the test needs a finite loss before the other"
+    assert not np.isfinite(runs.last("train_loss")).any()
+
+
+def test_last_tells_small_values_apart():
+    members = {"seed": [0, 1], "weight_decay": [0.0, 1e-9]}
+    population = gv.Population(NETS["mlp"][0], members, device="cpu")
+    runs = gv.train(population, make_set((12,)), epochs=1)
+    assert len(runs.last("train_loss", weight_decay=0.0)) == 1
+    assert len(runs.last("train_loss", weight_decay=1e-9)) == 1
+
+
+@pytest.mark.parametrize("column", ["member", "epoch", "train_loss", "test_accuracy"])
+def test_a_column_that_the_records_use_is_refused(column):
+    members = {"seed": [0], column: [1]}
+    population = gv.Population(NETS["mlp"][0], members, device="cpu")
+    with pytest.raises(ValueError, match=f"column '{column}'"):
+        gv.train(population, make_set((12,)), make_set((12,)), epochs=1)
+
+
+def test_a_held_out_set_named_train_is_refused():
+    data = make_set((12,))
+    with pytest.raises(ValueError, match='a set named "train"'):
+        gv.train(mlp(), data, {"train": data}, epochs=1)
+
+
 def test_last_and_first_epoch_find_their_rows():
     data = make_set((12,), n=20)
     members = gv.grid(seed=range(3), lr=[0.1, 1 / 3])
@@ -364,3 +397,77 @@ def test_schedules_refuse_shares_outside_training():
         gv.schedules.step(at=[30])
     drop = gv.schedules.step(at=[0.5, 0.75], factor=0.1)
     np.testing.assert_allclose([drop(t) for t in (0, 0.5, 0.8)], [1, 0.1, 0.01])
+
+
+# --- losses that change, losses that are checked ------------------------------------
+
+
+def test_a_deferred_loss_changes_at_its_share_and_momentum_runs_on():
+    """By hand: torch's SGD with momentum, weights from the last of four epochs on."""
+    data, w = make_set((12,), n=20), [0.2, 1.0, 1.8]
+    loss = gv.losses.drw(gv.losses.cross_entropy, w, at=0.75)
+    options = {"lr": 0.05, "momentum": 0.9, "batch": 20}
+    runs = gv.train(mlp(), data, epochs=4, loss=loss, **options)
+    net = mlp()[1]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for epoch in range(4):
+        optimizer.zero_grad()
+        losses = F.cross_entropy(net(data.x), data.y, reduction="none")
+        if epoch == 3:
+            losses = losses * torch.tensor(w)[data.y]
+        losses.mean().backward()
+        optimizer.step()
+    got = runs.population[1].state_dict()
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(got[name], value)
+
+
+@pytest.mark.parametrize("how", ["vmap", "loop"])
+def test_records_hold_the_loss_in_use(how):
+    data = make_set((12,))
+    both = [gv.losses.cross_entropy, gv.losses.hinge]
+    runs = gv.train(mlp(), data, epochs=2, how=how, loss=gv.losses.Deferred(*both, 0.5))
+    logits = runs.population(data.x)
+    want = [gv.losses.hinge(f, data.y).mean().item() for f in logits]
+    np.testing.assert_allclose(runs.last("train_loss"), want, rtol=1e-5)
+    plain = gv.train(mlp(), data, epochs=2, how=how)
+    first = [r.records.query("epoch == 1")["train_loss"] for r in (runs, plain)]
+    np.testing.assert_array_equal(*first)
+
+
+@pytest.mark.parametrize("how", ["vmap", "loop"])
+def test_a_loss_that_does_not_fit_is_refused_before_training(how):
+    bad = functools.partial(gv.losses.vs, counts=(5, 5))
+    loss = gv.losses.Deferred(gv.losses.cross_entropy, bad)
+    with pytest.raises(ValueError, match=r"counts .*\(2,\).*3 classes"):
+        gv.train(mlp(), make_set((12,)), epochs=1, how=how, loss=loss)
+    with pytest.raises(ValueError, match="one loss per sample"):
+        gv.train(mlp(), make_set((12,)), epochs=1, how=how, loss=F.cross_entropy)
+
+
+def test_ldam_on_a_linear_head_is_warned_about_though_it_runs_in_vmap():
+    data = make_set((12,))
+    loss = functools.partial(gv.losses.ldam, counts=(9, 5, 3))
+    with pytest.warns(gv.losses.NotCosineWarning, match="head="):
+        gv.train(mlp(), data.replace(x=100 * data.x), epochs=1, lr=1e-9, loss=loss)
+    cosine = gv.Population(
+        lambda: MLP(12, 16, 3, head="cosine"), gv.grid(seed=range(3)), device="cpu"
+    )
+    gv.train(cosine, data, epochs=1, loss=loss)
+
+
+def test_weights_that_sum_to_zero_are_refused():
+    weights = torch.ones(3, 50)
+    weights[1] = 0
+    with pytest.raises(ValueError, match="sum to zero"):
+        gv.train(mlp(), make_set((12,)).replace(weights=weights), epochs=1)
+
+
+@pytest.mark.parametrize("compile", COMPILE[1:])
+def test_losses_with_counts_compile(compile):
+    loss = gv.losses.drw(functools.partial(gv.losses.vs, counts=(9, 5, 3)), [1, 1, 2])
+    got, want = (
+        gv.train(mlp(), make_set((12,)), epochs=2, loss=loss, compile=c)
+        for c in (compile, False)
+    )
+    np.testing.assert_allclose(got.last("train_loss"), want.last("train_loss"), 1e-4)
