@@ -291,8 +291,8 @@ def test_bf16_is_a_choice_that_stays_near_float32(name):
 def test_a_diverged_members_last_loss_is_not_an_earlier_one():
     data = make_set((12,))
     population = gv.Population(NETS["mlp"][0], {"seed": [0]}, device="cpu")
+    blow_up = lambda t: 1.0 if t < 0.5 else 1e30  # noqa: E731
     with pytest.warns(DivergedWarning):
-        blow_up = lambda t: 1.0 if t < 0.5 else 1e30  # noqa: E731
         runs = gv.train(population, data, epochs=4, schedule=blow_up)
     assert len(runs.records) > 1, "the test needs a finite loss before the other"
     assert not np.isfinite(runs.last("train_loss")).any()
