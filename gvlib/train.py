@@ -637,16 +637,25 @@ def _make_step(net: torch.nn.Module, data: Dataset, plan: _Plan) -> Callable[...
 
     if not plan.compile:
         return step
-    if data.x.device.type == "cpu" and not (
-        shutil.which("g++") or shutil.which("clang++")
-    ):
-        raise RuntimeError(
-            "compile=True needs a C++ compiler; install g++, or leave it out"
-        )
+    _check_compiler(data.x.device)
     # The compiler keeps what it compiled with the code object and gives up after a few
     # versions of one; with its own copy, every call of `train` starts at none.
     step.__code__ = step.__code__.replace()
     return torch.compile(step, dynamic=False)
+
+
+def _check_compiler(device: torch.device) -> None:
+    if device.type != "cpu":  # a GPU's kernels come from Triton, which torch brings
+        return
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        raise RuntimeError(
+            "compile=True needs a C++ compiler; install g++, or leave it out"
+        )
+    if " " in torch.__path__[0]:
+        raise RuntimeError(
+            f"torch lies in {torch.__path__[0]}: its compiler fails where a path has a "
+            "space; leave compile=True out, or move the environment"
+        )
 
 
 def _axpy(a: Tensor | float, x: Tensor, y: Tensor, *, out: Tensor) -> None:

@@ -17,7 +17,8 @@ DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 # torch's compiler, on its first import, uses a function that torch itself deprecates.
 TORCHS_OWN = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 COMPILED = pytest.param(True, marks=TORCHS_OWN)
-COMPILE = [False] + [COMPILED] * (shutil.which("g++") is not None)
+CAN = shutil.which("g++") is not None and " " not in torch.__path__[0]
+COMPILE = [False] + [COMPILED] * CAN
 NETS = {
     "mlp": (lambda: MLP(12, 16, 3), (12,)),
     "dropout": (lambda: MLP(12, 16, 16, 3, dropout=0.4), (12,)),
@@ -386,6 +387,13 @@ def test_data_that_do_not_fit_are_named():
 def test_compile_without_a_compiler_says_what_to_install(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(RuntimeError, match=r"install g\+\+"):
+        gv.train(mlp(), make_set((12,)), epochs=1, compile=True)
+
+
+def test_compile_from_a_path_with_a_space_says_so(monkeypatch):
+    monkeypatch.setattr(torch, "__path__", ["/opt/my environment/torch"])
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(RuntimeError, match="a path has a space"):
         gv.train(mlp(), make_set((12,)), epochs=1, compile=True)
 
 
