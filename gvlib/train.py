@@ -317,11 +317,10 @@ def _memory_hint(size: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        error.add_note(
+        raise torch.OutOfMemoryError(
             f"{size} members were trained together; give fewer, as in "
-            f"gvlib.train(..., chunk={max(1, size // 4)})"
-        )
-        raise
+            f"gvlib.train(..., chunk={max(1, size // 4)}). {error}"
+        ) from error
 
 
 @contextmanager

@@ -233,6 +233,53 @@ def test_chunks_change_nothing(batches, other):
         torch.testing.assert_close(split.population.params[k], p)
 
 
+class Partly(torch.nn.Module):
+    """A network with a parameter that its output does not depend on."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = torch.nn.Linear(12, 3), torch.nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+@pytest.mark.parametrize("how", ["vmap", "loop"])
+def test_a_parameter_that_is_not_used_only_decays(how):
+    population = gv.Population(Partly, {"seed": [0, 1]}, device="cpu")
+    data = make_set((12,))
+    settings = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.5, "batch": 50}
+    with torch.no_grad():  # a caller's no_grad changes nothing
+        runs = gv.train(population, data, epochs=2, how=how, **settings)
+    before, after = population.params, runs.population.params
+    torch.testing.assert_close(after["idle.bias"], before["idle.bias"] * 0.95**2)
+    assert (after["used.bias"] - before["used.bias"] * 0.95**2).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_a_set_evaluated_in_parts_gives_the_mean_of_all(name):
+    make, shape = NETS[name]
+    big = make_set(shape, n=3001)
+    population = gv.Population(make, gv.grid(seed=range(3)), device="cpu")
+    runs = gv.train(population, make_set(shape), {"big": big}, epochs=1)
+    logits = runs.population(big.x)
+    losses = [F.cross_entropy(z, big.y).item() for z in logits]
+    hits = [(z.argmax(1) == big.y).float().mean().item() for z in logits]
+    np.testing.assert_allclose(runs.last("big_loss"), losses, rtol=1e-4)
+    np.testing.assert_allclose(runs.last("big_accuracy"), hits, atol=2 / 3001)
+
+
+def test_out_of_memory_says_how_many_members_to_give():
+    def full(logits, labels):
+        if logits.requires_grad:  # not in the check before training
+            raise torch.OutOfMemoryError("no room")
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    words = r"3 members were trained together.*chunk=1\)\. no room"
+    with pytest.raises(torch.OutOfMemoryError, match=words):
+        gv.train(mlp(), make_set((12,)), epochs=1, loss=full, how="vmap")
+
+
 def test_the_population_given_is_left_as_it_was():
     population = mlp()
     before = {k: p.clone() for k, p in population.params.items()}
