@@ -16,7 +16,6 @@ __all__ = ["Tensor", "Writer", "program"]
 
 aten = torch.ops.aten
 PRELUDE = Path(__file__).parent / "static" / "live.c"
-RANDOM = ("rand", "bernoulli", "dropout", "multinomial", "normal_", "uniform")
 
 
 @dataclass
@@ -322,10 +321,7 @@ class Writer:
         """Refuse, by name, what has no rule."""
         name = str(node.target)
         if node.target not in KEYWORDS:
-            hint = ""
-            if any(word in name for word in RANDOM):
-                hint = "; random numbers come in as an argument, drawn in Python"
-            raise Unsupported(f"the operation {name} is not supported{hint} ({place(node)})")
+            raise self.refusal(node, f"the operation {name}")
         if c_type(self.dtype(node)) is None:
             raise self.refusal(node, f"the dtype {self.dtype(node)} (of {name})")
         for key, given in node.kwargs.items():
@@ -450,7 +446,8 @@ def program(
     table = {name: k for k, name in enumerate(tensors)}
     sizes = list(dict.fromkeys(s for t in tensors.values() for s in t.shape if isinstance(s, str)))
     text = _text(writers, tensors, table, sizes)
-    return text, _spec(functions, tensors, sizes)
+    least = {s: max(f.least.get(s, 2) for f in functions) for s in sizes}
+    return text, _spec(functions, tensors, least)
 
 
 def _add_outputs(tensors: dict[str, Tensor], traced: Traced) -> None:
@@ -539,11 +536,11 @@ def _text(
 
 
 def _spec(
-    functions: Sequence[Traced], tensors: Mapping[str, Tensor], sizes: Sequence[str]
+    functions: Sequence[Traced], tensors: Mapping[str, Tensor], least: dict[str, int]
 ) -> dict:
     return {
         "format": 1,
-        "sizes": list(sizes),
+        "sizes": least,
         "tensors": {
             n: {"shape": list(t.shape), "dtype": "f32" if t.kind == "float" else "i32"}
             for n, t in tensors.items()

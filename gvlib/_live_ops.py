@@ -226,6 +226,8 @@ def _not(w: "Writer", node: Node, index: Index) -> str:
     aten.clone.default,
     aten.alias.default,
     aten.detach.default,
+    aten.detach_copy.default,
+    aten.alias_copy.default,
     aten.lift_fresh_copy.default,
     aten.contiguous.default,
     prims.convert_element_type.default,
@@ -242,6 +244,20 @@ def _copy(w: "Writer", node: Node, index: Index) -> str:
 @value(aten.copy.default)
 def _copied(w: "Writer", node: Node, index: Index) -> str:
     return w.operand(node.args[1], node, index, w.kind(node))
+
+
+@value(aten.copy_.default)
+def _copied_into(w: "Writer", node: Node, index: Index) -> str:
+    """Some of torch's own formulas overwrite a value that nothing reads again."""
+    if any(user > node for user in node.args[0].users):
+        raise w.refusal(node, "overwriting a value that is still needed (copy_)")
+    return w.operand(node.args[1], node, index, w.kind(node))
+
+
+@value(aten.isnan.default)
+def _isnan(w: "Writer", node: Node, index: Index) -> str:
+    a = w.operand(node.args[0], node, index, w.kind(node.args[0]))
+    return f"({a} != {a})"
 
 
 @value(aten.where.self, prims.where.default)
@@ -329,7 +345,16 @@ def _full(w: "Writer", node: Node, index: Index) -> str:
     return w.operand(node.args[FULL[node.target]], node, [], w.kind(node))
 
 
-@value(aten.zeros_like.default, aten.new_zeros.default, aten.zeros.default)
+@value(
+    aten.zeros_like.default,
+    aten.new_zeros.default,
+    aten.zeros.default,
+    # What torch fills before anybody reads it.
+    aten.empty.memory_format,
+    aten.empty_like.default,
+    aten.empty_permuted.default,
+    aten.new_empty.default,
+)
 def _zeros(w: "Writer", node: Node, index: Index) -> str:
     return literal(0, w.kind(node))
 
@@ -621,8 +646,8 @@ def _cat(w: "Writer", node: Node) -> None:
 @value(aten.constant_pad_nd.default)
 def _pad(w: "Writer", node: Node, index: Index) -> str:
     source, pads, *filler = node.args
-    if not all(isinstance(p, int) and p >= 0 for p in pads):
-        raise w.refusal(node, "padding by less than nothing")
+    if not all(isinstance(p, int) for p in pads):
+        raise w.refusal(node, "padding by a size")
     where, tests = list(index), []
     for k in range(len(pads) // 2):
         d = len(index) - 1 - k

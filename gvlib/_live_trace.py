@@ -4,8 +4,12 @@ Tracing runs the function once on made-up tensors. Sizes that a reader may chang
 numbers that nothing else in the experiment has, so that each stays a name of its own.
 """
 
+import contextlib
+import functools
 import itertools
+import linecache
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +18,9 @@ import sympy
 import torch
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import PythonKeyTracer, make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, SLoc
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 __all__ = ["Declared", "Traced", "Unsupported", "place", "trace"]
@@ -66,6 +72,7 @@ class Traced:
     outputs: dict[str, Any]
     constants: dict[str, torch.Tensor]
     size: Callable[[Any], str]  # a size or an expression of sizes -> C
+    least: dict[str, int]  # the smallest value of each size
 
 
 # ---- decompositions ------------------------------------------------------------------
@@ -106,6 +113,7 @@ def _average(x, dim=None, keepdim=False, *, dtype=None):
     return x.sum(dims, keepdim) / count
 
 
+@functools.cache
 def _table() -> dict:
     """How torch's larger operations are made of smaller ones."""
     finer = """_log_softmax _softmax addmm baddbmm addmv gelu gelu_backward leaky_relu
@@ -143,18 +151,89 @@ def _sizes(declared: Mapping[str, Declared]) -> dict[str, int]:
     return {w: next(free) for w in words if isinstance(w, str)}
 
 
-def place(node: Node, source: str | None = None) -> str:
+def place(node: Node) -> str:
     """The line of the page that made a node: 'page.py, line 12, in loss: y = ...'."""
-    frames = re.findall(
-        r'File "(.*?)", line (\d+), in (\S+)\n *(.*)', node.stack_trace or ""
-    )
-    own = [f for f in frames if f[0] == source] or [
-        f for f in frames if "/torch/" not in f[0] and not f[0].endswith(__file__)
-    ]
-    if not own:
-        return "a line that torch doesn't tell"
-    file, line, inside, text = own[-1]
-    return f"{file.rsplit('/', 1)[-1]}, line {line}, in {inside}: {text.strip()}"
+    return node.stack_trace or "a line that torch doesn't tell"
+
+
+def _where() -> str | None:
+    """The innermost line outside torch and this module, of the code that runs now."""
+    frame, here = sys._getframe(1), __file__
+    while frame:
+        code = frame.f_code
+        if code.co_name == "returning_leaves" and code.co_filename == here:
+            return None
+        if "/torch/" not in code.co_filename and code.co_filename != here:
+            text = linecache.getline(code.co_filename, frame.f_lineno).strip()
+            file = code.co_filename.rsplit("/", 1)[-1]
+            return f"{file}, line {frame.f_lineno}, in {code.co_name}: {text}"
+        frame = frame.f_back
+    return None
+
+
+@contextlib.contextmanager
+def _lines_kept() -> Iterator[None]:
+    """While this lasts, torch's tracer notes the page's line for nodes and guards."""
+    create, locate = PythonKeyTracer.create_node, ShapeEnv._get_sloc
+
+    def create_node(self, *args, **kwargs):
+        node = create(self, *args, **kwargs)
+        node.stack_trace = _where()
+        return node
+
+    def get_sloc(self, framework_loc=None):
+        return SLoc(locate(self, framework_loc).framework_loc, _where())
+
+    PythonKeyTracer.create_node, ShapeEnv._get_sloc = create_node, get_sloc
+    try:
+        yield
+    finally:
+        PythonKeyTracer.create_node, ShapeEnv._get_sloc = create, locate
+
+
+RANDOM = frozenset(
+    "rand randn randint randperm rand_like randn_like randint_like bernoulli normal "
+    "multinomial dropout dropout1d dropout2d alpha_dropout feature_dropout".split()
+)
+
+
+class _Rewritten(TorchFunctionMode):
+    """Functions that fix a size when traced, written so that they don't."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name in RANDOM:
+            raise Unsupported(
+                f"{name} draws random numbers, which is not supported: they come in as "
+                f"an argument, drawn in Python ({_where()})"
+            )
+        if func is torch.nn.functional.one_hot or func is torch._C._nn.one_hot:
+            return _one_hot(*args, **(kwargs or {}))
+        if func is torch.nn.functional.cross_entropy:
+            return _cross_entropy(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _one_hot(tensor, num_classes=-1):
+    if isinstance(num_classes, int) and num_classes < 0:
+        raise TypeError("one_hot needs the number of classes when it is compiled")
+    return (tensor[..., None] == torch.arange(num_classes)).long()
+
+
+def _cross_entropy(logits, target, weight=None, *args, **rest):
+    """The same for class indices; torch's own fixes sizes under vmap."""
+    plain = not target.is_floating_point() and logits.ndim == target.ndim + 1 == 2
+    if not plain or args or set(rest) - {"reduction"}:
+        return torch.nn.functional.cross_entropy(logits, target, weight, *args, **rest)
+    kept = target != -100  # torch's mark for examples that don't count
+    safe = torch.where(kept, target, 0)
+    own = safe[:, None] == torch.arange(logits.shape[1])
+    picked = torch.where(own, torch.log_softmax(logits, 1), 0.0).sum(1)
+    weights = kept.to(logits.dtype) if weight is None else weight[safe] * kept
+    losses = -weights * picked
+    if rest.get("reduction", "mean") == "mean":
+        return losses.sum() / weights.sum()
+    return losses.sum() if rest["reduction"] == "sum" else losses
 
 
 def _raised(error: BaseException, source: str) -> str:
@@ -164,7 +243,10 @@ def _raised(error: BaseException, source: str) -> str:
         if step.tb_frame.f_code.co_filename == source:
             line = step.tb_lineno
         step = step.tb_next
-    return f"{source.rsplit('/', 1)[-1]}, line {line}" if line else "the function"
+    if line is None:
+        return "the function"
+    text = linecache.getline(source, line).strip()
+    return f"{source.rsplit('/', 1)[-1]}, line {line}: {text}"
 
 
 def _words(error: Exception) -> str:
@@ -173,18 +255,33 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:200]
 
 
+def _reads_values(node: Node) -> bool:
+    """True for .item() and for shapes that depend on values, as that of x[x > 0]."""
+    sizes = getattr(node.meta.get("val"), "shape", ())
+    symbols = {
+        str(s)
+        for size in sizes
+        if isinstance(size, torch.SymInt)
+        for s in size.node.expr.free_symbols
+    }
+    unknown = any(s.startswith(("u", "zu")) for s in symbols)
+    return unknown or node.target == aten._local_scalar_dense.default
+
+
 def _graph(fn: Callable, examples: list) -> GraphModule:
-    # torch keeps the stack of a node only from a frame of this name on.
-    def forward(*args):
-        return fn(*args)
+    def rewritten(*args):
+        with _Rewritten():
+            return fn(*args)
 
     try:
-        module = make_fx(
-            torch.func.functionalize(forward, remove="mutations_and_views"),
-            decomposition_table=_table(),
-            tracing_mode="symbolic",
-            record_stack_traces=True,
-        )(*examples)
+        with _lines_kept():
+            module = make_fx(
+                torch.func.functionalize(rewritten, remove="mutations_and_views"),
+                decomposition_table=_table(),
+                tracing_mode="symbolic",
+            )(*examples)
+    except Unsupported:
+        raise
     except Exception as error:
         where = _raised(error, fn.__code__.co_filename)
         raise Unsupported(
@@ -192,6 +289,12 @@ def _graph(fn: Callable, examples: list) -> GraphModule:
             "be made of torch operations on its arguments, without .item(), NumPy or "
             "branches on values"
         ) from error
+    for node in module.graph.nodes:
+        if _reads_values(node):
+            raise Unsupported(
+                f"{fn.__name__} can't be traced ({place(node)}): {node.target} makes a "
+                "number or a size of values"
+            )
     module.graph.eliminate_dead_code()
     return module
 
@@ -221,19 +324,45 @@ def _outputs(fn: Callable, result: Any) -> list[str]:
     return list(found)
 
 
-def _check_guards(fn: Callable, env: Any, names: Mapping[sympy.Symbol, str]) -> None:
-    """Refuse a trace that holds for some sizes only: all must hold from 2 on."""
+LARGEST_LEAST = 8  # a size that may not be smaller than this is no free size
+
+
+def _least(fn: Callable, env: Any, names: Mapping[sympy.Symbol, str]) -> dict[str, int]:
+    """The smallest value of each size from which on the trace holds.
+
+    torch notes what it took for granted about sizes; refuse what no bound settles.
+    """
+    least = dict.fromkeys(names.values(), 2)
     for guard in env.guards:
         symbols = sorted(guard.expr.free_symbols, key=str)
-        for k in range(40):
-            # Sizes that grow at different paces, each with the largest in turn.
-            values = {s: 2 + (k * (7 + 4 * i)) % 97 for i, s in enumerate(symbols)}
-            values = {s: v if s in names else _hint(env, s) for s, v in values.items()}
-            if not bool(guard.expr.subs(values)):
-                raise Unsupported(
-                    f"{fn.__name__} does something else for other sizes: it needs "
-                    f"{_readable(guard.expr, names)} ({guard.sloc})"
-                )
+        for low in range(2, LARGEST_LEAST + 1):
+            if _holds(guard.expr, symbols, low, env, names):
+                break
+        else:
+            raise Unsupported(
+                f"{fn.__name__} does something else for other sizes: it needs "
+                f"{_readable(guard.expr, names)} ({_line(guard)})"
+            )
+        for s in symbols:
+            if s in names:
+                least[names[s]] = max(least[names[s]], low)
+    return least
+
+
+def _holds(expr: Any, symbols: list, low: int, env: Any, names: Mapping) -> bool:
+    """Whether a guard holds for sizes from `low` on that grow at different paces."""
+    for k in range(60):
+        values = {
+            s: low + (k * (7 + 4 * i)) % 97 if s in names else _hint(env, s)
+            for i, s in enumerate(symbols)
+        }
+        if not bool(expr.subs(values)):
+            return False
+    return True
+
+
+def _line(guard: Any) -> str:
+    return guard.sloc.maybe_user_loc or str(guard.sloc)
 
 
 def _hint(env: Any, symbol: sympy.Symbol) -> int:
@@ -274,10 +403,10 @@ def trace(
     nodes = [n for n in module.graph.nodes if n.op == "placeholder"]
     found = dict(zip(inputs, nodes, strict=True))
     (result,) = (n.args[0] for n in module.graph.nodes if n.op == "output")
-    symbols = _symbols(fn, found, declared)
     env = module.shape_env
+    symbols = _symbols(fn, found, declared, env)
     named = {s: n for s, n in symbols.items() if isinstance(n, str)}
-    _check_guards(fn, env, named)
+    least = _least(fn, env, named)
     constants = {
         n.name: getattr(module, n.target)
         for n in module.graph.nodes
@@ -285,7 +414,7 @@ def trace(
     }
     outputs = dict(zip(seen, result, strict=True))
     size = _Size(symbols, env)
-    return Traced(fn.__name__, module.graph, found, outputs, constants, size)
+    return Traced(fn.__name__, module.graph, found, outputs, constants, size, least)
 
 
 class _Named:
@@ -299,7 +428,10 @@ class _Named:
 
 
 def _symbols(
-    fn: Callable, inputs: Mapping[str, Node], declared: Mapping[str, Declared]
+    fn: Callable,
+    inputs: Mapping[str, Node],
+    declared: Mapping[str, Declared],
+    env: Any,
 ) -> dict[sympy.Symbol, str | int]:
     """torch's symbols for sizes -> the declared names and numbers."""
     found: dict[sympy.Symbol, str | int] = {}
@@ -311,8 +443,10 @@ def _symbols(
             if expr is not None and expr.is_Symbol:
                 found[expr] = word
             elif isinstance(word, str):
+                fixed = [g for g in env.guards if g.expr.has(sympy.Integer(int(size)))]
+                where = f" ({_line(fixed[0])})" if fixed else ""
                 raise Unsupported(
-                    f"{fn.__name__} works for one value of the size {word} only"
+                    f"{fn.__name__} works for one value of the size {word} only{where}"
                 )
     return found
 

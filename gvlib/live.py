@@ -36,7 +36,7 @@ STATIC = Path(__file__).parent / "static"
 # has none), SIMD of 128 bits, which every browser has had since 2023.
 FLAGS = """-target wasm32-freestanding
     -mcpu=generic+simd128+bulk_memory+nontrapping_fptoint+sign_ext+mutable_globals
-    -O2 -ffp-contract=off -fno-math-errno -fno-builtin-memcpy -Wno-pass-failed
+    -O3 -ffp-contract=off -fno-math-errno -fno-builtin-memcpy -Wno-pass-failed
     -Wl,--no-entry -Wl,--gc-sections -Wl,-z,stack-size=65536 -s""".split()
 HOW = "python -m gvlib.live <page>, with ziglang installed"
 
@@ -58,19 +58,20 @@ class Program:
             f"{self.name}.live.json": text.encode(),
         }
 
-    def save(self, folder: Path = STATIC) -> list[Path]:
-        """Write the files; gives their paths."""
-        paths = [folder / name for name in self.files()]
+    def save(self, folder: Path | None = None) -> list[Path]:
+        """Write the files, into gvlib's static ones if not told else; gives paths."""
+        paths = [(folder or STATIC) / name for name in self.files()]
         for path, content in zip(paths, self.files().values(), strict=True):
             path.write_bytes(content)
         return paths
 
 
-def load(name: str, folder: Path = STATIC) -> Program:
+def load(name: str, folder: Path | None = None) -> Program:
     """The compiled experiment that is committed under this name.
 
     Raises FileNotFoundError, and says how to build it, where there is none.
     """
+    folder = folder or STATIC
     try:
         wasm = (folder / f"{name}.live.wasm").read_bytes()
         spec = json.loads((folder / f"{name}.live.json").read_text("utf-8"))
@@ -164,8 +165,8 @@ class Experiment:
     def build(self) -> Program:
         """Trace and compile. The same functions give the same bytes."""
         text, spec = self.source()
-        exports = ["memory_of", "get_sizes", "get_tensors", "setup"]
-        names = [*exports[1:], *(f"f_{name}" for name in self.functions)]
+        exports = ["get_sizes", "get_tensors", "setup"]
+        names = [*exports, *(f"f_{name}" for name in self.functions)]
         return Program(self.name, compile_c(text, names), spec, text)
 
     def load(self) -> tuple[Program, bool]:
@@ -251,7 +252,11 @@ def _said(fn: Callable, seen: set) -> str:
     if fn in seen:
         return ""
     seen.add(fn)
-    parsed = ast.parse(textwrap.dedent(inspect.getsource(fn)))
+    text = textwrap.dedent(inspect.getsource(fn))
+    try:
+        parsed = ast.parse(text)
+    except SyntaxError:  # the line of a lambda, which may be a part of something
+        return text
     for node in ast.walk(parsed):
         first = getattr(node, "body", None)
         if isinstance(node, ast.FunctionDef) and _is_text(first[0]):

@@ -116,19 +116,21 @@ INLINE float gv_tanh(float x) {
 
 INLINE float gv_sigmoid(float x) { return 1.f / (1.f + gv_exp(-x)); }
 
-/* Sine of x + shift * pi/2. The quarter turns are taken off in double precision. */
+/* Sine of x + shift * pi/2. The quarter turns are taken off in double precision, which
+   is exact enough up to 1e8; beyond, the result is some value in [-1, 1]. */
 INLINE float gv_sine(float x, int shift) {
   double turned = (double)x * 0.63661977236758134 + 6755399441055744.0; /* 1.5 2^52 */
   double k = turned - 6755399441055744.0;
   int quarter = (int)__builtin_bit_cast(long long, turned) + shift;
   double r = (double)x - k * 1.5707963267341256 - k * 6.0771005065061922e-11;
+  r = r > 0.8 ? 0.8 : r < -0.8 ? -0.8 : r;
   double z = r * r;
   double s = r + r * z * (-0.16666666641626524 + z * (8.333329385889463e-3
              + z * (-1.9839334836096632e-4 + z * 2.718311493989822e-6)));
   double c = 1.0 + z * (-0.499999997251031 + z * (4.166662332373906e-2
              + z * (-1.388676377460993e-3 + z * 2.439044879627741e-5)));
   float y = (float)(quarter & 1 ? c : s);
-  return quarter & 2 ? -y : y;
+  return __builtin_isinf(x) ? NAN : quarter & 2 ? -y : y;
 }
 INLINE float gv_sin(float x) { return gv_sine(x, 0); }
 INLINE float gv_cos(float x) { return gv_sine(x, 1); }

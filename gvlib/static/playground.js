@@ -14,11 +14,11 @@ export class Program {
   /** Lays the memory out anew; all tensors are undefined after it. */
   resize(sizes) {
     const { memory, get_sizes, get_tensors, setup } = this.exports;
-    for (const name of this.spec.sizes)
-      if (!(Number.isInteger(sizes[name]) && sizes[name] > 1))
-        throw new RangeError(`size ${name} is ${sizes[name]}: expected 2 or more`);
+    for (const [name, least] of Object.entries(this.spec.sizes))
+      if (!(Number.isInteger(sizes[name]) && sizes[name] >= least))
+        throw new RangeError(`size ${name} is ${sizes[name]}: expected ${least} or more`);
     this.sizes = { ...sizes };
-    const numbers = this.spec.sizes.map((name) => sizes[name]);
+    const numbers = Object.keys(this.spec.sizes).map((name) => sizes[name]);
     new Int32Array(memory.buffer, get_sizes(), numbers.length).set(numbers);
     if (!setup()) throw new RangeError("the browser gives no more memory");
     this.table = new Uint32Array(memory.buffer, get_tensors(), this.names.length);

@@ -1,0 +1,98 @@
+"""What the tests of compiled experiments share: a run in node, and torch's own."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gvlib.live import Experiment, Program
+
+RUNNER = Path(__file__).parent / "live_run.mjs"
+
+
+def needs(what: str, found: bool) -> None:
+    """Skip without it; where CI runs, its absence is a failure."""
+    if not found:
+        stop = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        stop(f"{what} is not installed: compiled experiments were NOT tested")
+
+
+def packed(values: torch.Tensor) -> str:
+    """A tensor's bytes as the browser takes them, in base64."""
+    dtype = np.float32 if values.is_floating_point() else np.int32
+    return base64.b64encode(values.numpy().astype(dtype).tobytes()).decode()
+
+
+def job(program: Program, sizes: dict, tensors: dict, call: list, get: list) -> dict:
+    """One run: sizes, inputs, calls [[function, repeats]], and what to read after."""
+    return {
+        "wasm": base64.b64encode(program.wasm).decode(),
+        "spec": program.spec,
+        "sizes": sizes,
+        "set": {n: packed(t) for n, t in tensors.items() if n in program.spec["tensors"]},
+        "call": call,
+        "get": get,
+    }
+
+
+def unpacked(answer: dict, spec: dict, sizes: dict) -> dict[str, torch.Tensor]:
+    """What a run gave, as tensors."""
+    found = {}
+    for name, text in answer.items():
+        if name == "calls":
+            continue
+        tensor = spec["tensors"][name]
+        dtype = np.float32 if tensor["dtype"] == "f32" else np.int32
+        flat = np.frombuffer(base64.b64decode(text), dtype).copy()
+        shape = [sizes.get(s, s) for s in tensor["shape"]]
+        found[name] = torch.from_numpy(flat).reshape(shape)
+    return found
+
+
+def in_node(jobs: list[dict]) -> list[dict]:
+    """Each job's answer: tensors, and under "calls" how often each function ran."""
+    needs("node", shutil.which("node") is not None)
+    done = subprocess.run(
+        ["node", str(RUNNER)], input=json.dumps(jobs), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [
+        unpacked(a, j["spec"], j["sizes"]) | {"calls": a["calls"]}
+        for a, j in zip(json.loads(done.stdout), jobs, strict=True)
+    ]
+
+
+def wide(tensors: dict) -> dict:
+    """The same in float64."""
+    return {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+
+
+def in_torch(lab: Experiment, tensors: dict, function: str, repeats: int) -> dict:
+    """All tensors after this many calls of a function in torch."""
+    tensors = dict(tensors)
+    for _ in range(repeats):
+        tensors |= lab.call(function, tensors)
+    return tensors
+
+
+def gap(ours: torch.Tensor, single: torch.Tensor, double: torch.Tensor) -> float:
+    """Our distance from torch's float32 in units of what is allowed.
+
+    Allowed is 1e-5 of the largest value or, where the computation itself is more
+    sensitive than that, 4 times torch's own distance from its float64.
+    """
+    assert ours.shape == single.shape, (ours.shape, single.shape)
+    ours, single, double = ours.double(), single.double(), double.double()
+    if not ours.numel():
+        return 0.0
+    if not torch.isfinite(double).all():
+        same = torch.isnan(ours) == torch.isnan(single)
+        return 0.0 if bool(same.all()) else float("inf")
+    allowed = max(1e-5 * double.abs().max(), 4 * (single - double).abs().max(), 1e-30)
+    return float((ours - single).abs().max() / allowed)
