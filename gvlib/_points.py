@@ -227,8 +227,8 @@ class _Given(nn.Module):
 
 def _watch(
     net: nn.Module, weights: Weights, x: Tensor
-) -> tuple[list[tuple[nn.Module, Tensor]], int]:
-    """Modules with parameters as they ran, with their inputs; the largest output.
+) -> tuple[list[tuple[nn.Module, Tensor, Tensor]], int]:
+    """Modules with parameters as they ran, with input and output; the largest output.
 
     That output is counted in numbers an example. A skeleton runs with `weights` put in.
     """
@@ -238,7 +238,7 @@ def _watch(
         if isinstance(out, Tensor):
             largest.append(out.numel() // len(x))
         if next(module.parameters(recurse=False), None) is not None:
-            ran.append((module, args[0]))
+            ran.append((module, args[0], out))
 
     hooks = [module.register_forward_hook(note) for module in net.modules()]
     try:
@@ -303,6 +303,7 @@ class Evaluator:
         self.x = x.split(self.batch)
         self.y = self.data.y.to(self.device).split(self.batch)
         self.first = None if self.loop else self._split(ran, x[:2])
+        self.folds = self._fold(ran, x[:2]) if self.loop else []
         if self.first is not None:
             self.inputs = [_watch(self.net, self.weights, b)[0][0][1] for b in self.x]
 
@@ -330,15 +331,14 @@ class Evaluator:
         """
         if not ran or type(ran[0][0]) is not nn.Linear:
             return None
-        layer, given = ran[0]
+        layer, given, _ = ran[0]
         first = next(name for name, m in self.net.named_modules() if m is layer)
         rest = copy.deepcopy(self.net)
         if not first:  # the network is that one layer
             rest = _Given()
         else:
             rest.set_submodule(first, _Given())
-        other = {k: w * 1.1 if w.is_floating_point() else w
-                 for k, w in self.weights.items()}  # fmt: skip
+        other = self._elsewhere()
         bias = other.get(_key(first, "bias"))
         z = nn.functional.linear(given, other[_key(first, "weight")], bias)
         held = {k: w for k, w in other.items() if k not in _keys(first)}
@@ -352,9 +352,47 @@ class Evaluator:
         self.rest = rest
         return first
 
+    def _fold(self, ran: list, x: Tensor) -> list[tuple[str, str, float]]:
+        """Convolutions to take the BatchNorm after them in: (convolution, norm, eps).
+
+        With running statistics the two are one convolution of other weights. Tried at
+        other weights like the first layer: none are folded if the outputs differ.
+        """
+        names = {m: name for name, m in self.net.named_modules()}
+        made = {id(out): m for m, _, out in ran if type(m) is nn.Conv2d}
+        pairs = [
+            (made[id(x)], m)
+            for m, x, _ in ran
+            if isinstance(m, _BatchNorm)
+            and id(x) in made
+            and m.running_mean is not None
+            and m.affine
+        ]
+        folds = [(names[conv], names[norm], norm.eps) for conv, norm in pairs]
+        if not folds:
+            return []
+        rest = copy.deepcopy(self.net)
+        for conv, norm, _ in folds:
+            layer = rest.get_submodule(conv)
+            layer.bias = nn.Parameter(torch.zeros(layer.out_channels), False)
+            rest.set_submodule(norm, nn.Identity())
+        other = self._elsewhere()
+        found = functional_call(rest, _folded(other, folds), (x,))
+        wanted = functional_call(self.net, other, (x,))
+        if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-5):
+            return []
+        self.rest = rest
+        return folds
+
+    def _elsewhere(self) -> Weights:
+        """Other weights, at which a faster way must give what the network gives."""
+        return {
+            k: w * 1.1 if w.is_floating_point() else w for k, w in self.weights.items()
+        }
+
     def _measure(self, weights: Weights, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Summed loss and number right, at one point."""
-        net = self.net if self.first is None else self.rest
+        net = self.net if self.first is None and not self.folds else self.rest
         bf16 = self.precision == "bf16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
             logits = functional_call(net, weights, (x,))
@@ -402,8 +440,9 @@ class Evaluator:
     def _loop(self, moving: Weights, still: Weights, x: Tensor, y: Tensor):
         out = []
         for i in range(len(next(iter(moving.values())))):
-            w = {k: _laid_out(t[i]) for k, t in moving.items()}
-            out.append(self._measure(w | still, x, y))
+            w = _folded({k: t[i] for k, t in moving.items()} | still, self.folds)
+            w = {k: _laid_out(t) for k, t in w.items()}
+            out.append(self._measure(w, x, y))
         return tuple(torch.stack(part) for part in zip(*out, strict=True))
 
     def points_at_once(self, points: int, *, fan: bool = False) -> int:
@@ -441,6 +480,22 @@ def _key(layer: str, name: str) -> str:
 
 def _keys(layer: str) -> tuple[str, str]:
     return _key(layer, "weight"), _key(layer, "bias")
+
+
+def _folded(w: Weights, folds: list[tuple[str, str, float]]) -> Weights:
+    """Weights of the network without the norms that its convolutions took in."""
+    w = dict(w)
+    for conv, norm, eps in folds:
+        mean, var, gain, shift = (
+            w.pop(_key(norm, k))
+            for k in ("running_mean", "running_var", "weight", "bias")
+        )
+        w.pop(_key(norm, "num_batches_tracked"), None)
+        scale = gain * (var + eps).rsqrt()
+        weight, bias = _keys(conv)
+        w[bias] = shift + scale * (w.get(bias, 0) - mean)
+        w[weight] = w[weight] * scale.view(-1, *[1] * (w[weight].dim() - 1))
+    return w
 
 
 def _laid_out(w: Tensor) -> Tensor:
