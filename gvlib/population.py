@@ -203,12 +203,15 @@ class Population:
         return new
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, *, own: bool = False, chunk: int = 1000) -> Tensor:
+    def __call__(
+        self, x: Tensor, *, own: bool = False, chunk: int | None = None
+    ) -> Tensor:
         """Logits of every member, in evaluation mode (running statistics, no dropout).
 
         Args:
             x: (n, ...) shown to all members, or with `own` (members, n, ...).
-            chunk: examples at a time, so that the activations fit the memory.
+            chunk: examples at a time; by default 65,536 of all members together, so
+                that activations of a few thousand numbers each fit the memory.
 
         Returns:
             (members, n, classes).
@@ -217,6 +220,7 @@ class Population:
             raise ValueError(
                 f"own inputs for {len(x)} members, but the population has {len(self)}"
             )
+        chunk = chunk or max(1, 2**16 // len(self))
         net = self.net.eval()
         x = x.to(self.device, next(iter(self.params.values())).dtype)
 

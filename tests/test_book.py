@@ -279,13 +279,18 @@ def test_full_disk_is_named(checkout):
 
 
 def test_no_function_is_longer_than_a_screen():
+    """At most 60 lines of signature and code; the docstring may take what it needs."""
     import ast
 
     found = {}
     for path in [*(ROOT / "gvlib").glob("*.py"), *(ROOT / "tools").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
-                found[f"{path.name}:{node.name}"] = node.end_lineno - node.lineno + 1
+                says = ast.get_docstring(node, clean=False) or ""
+                lines = (
+                    node.end_lineno - node.lineno + 1 - (says.count("\n") + bool(says))
+                )
+                found[f"{path.name}:{node.name}"] = lines
     assert len(found) > 50
     assert {name: n for name, n in found.items() if n > 60} == {}
 
