@@ -246,6 +246,39 @@ def test_the_first_layer_is_computed_once_where_that_is_right(name, fast):
     assert (at.first is not None) is fast
 
 
+class Forked(nn.Module):
+    """What its convolution gives goes to the norm, and past it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        h = self.conv(x)
+        return (h + self.norm(h)).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "make, statistics, folds",
+    [
+        (NETS["batchnorm"][0], "running", 7),
+        (NETS["batchnorm"][0], "batch", 0),
+        (NETS["cnn"][0], None, 0),
+        (Forked, "running", 0),
+    ],
+)
+def test_norms_are_taken_into_convolutions_where_that_is_right(make, statistics, folds):
+    net, data = build(make), make_set((1, 8, 8))
+    skeleton = _points.with_statistics(net, statistics)
+    at = _points.Evaluator(
+        skeleton, dict(net.state_dict()), data, gv.losses.cross_entropy
+    )
+    assert len(at.folds) == folds
+    found = L.line(net, L.direction(net, seed=0), data, points=3, statistics=statistics)
+    batched = evaluated(copy.deepcopy(net), data, statistics)[0]
+    assert found.loss["data"][1] == pytest.approx(batched, abs=1e-10)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_float32_is_within_its_tolerance(device):
     net, data = build(NETS["mlp"][0], dtype=torch.float64), make_set((6,))
