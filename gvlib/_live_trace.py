@@ -223,7 +223,9 @@ def _one_hot(tensor, num_classes=-1):
 def _cross_entropy(logits, target, weight=None, *args, **rest):
     """The same for class indices; torch's own fixes sizes under vmap."""
     plain = not target.is_floating_point() and logits.ndim == target.ndim + 1 == 2
-    if not plain or args or set(rest) - {"reduction"}:
+    usual = {"size_average": None, "ignore_index": -100, "reduce": None}
+    usual |= {"label_smoothing": 0.0, "reduction": rest.get("reduction", "mean")}
+    if not plain or args or any(usual[k] != v for k, v in rest.items()):
         return torch.nn.functional.cross_entropy(logits, target, weight, *args, **rest)
     kept = target != -100  # torch's mark for examples that don't count
     safe = torch.where(kept, target, 0)
