@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -54,27 +55,45 @@ sys.meta_path.insert(0, Refuse())
 """
 
 
-@pytest.mark.parametrize("page", CODED)
-def test_page_is_a_script_without_jupyter(page, tmp_path):
-    script, claims = tmp_path / "page.py", tmp_path / "claims"
+def run_script(page, folder):
+    """Run a page as a plain script where nothing of Jupyter can be imported."""
+    folder = folder / page.replace("/", "-")
+    folder.mkdir()
     convert = [sys.executable, "-m", "jupytext", "--quiet", "--to", "py"]
-    subprocess.run([*convert, ROOT / f"{page}.md", "--output", script], check=True)
-    (tmp_path / "sitecustomize.py").write_text(BLOCK)
+    script = [ROOT / f"{page}.md", "--output", folder / "page.py"]
+    subprocess.run([*convert, *script], check=True)
+    (folder / "sitecustomize.py").write_text(BLOCK)
     env = {k: v for k, v in os.environ.items() if not k.startswith("GV_")}
-    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(ROOT)])
+    env["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, "-W", "error", script],
-        env=env | {"OMP_NUM_THREADS": "1", "GV_RECORD": str(claims)},
-        cwd=tmp_path,
+        [sys.executable, "-W", "error", folder / "page.py"],
+        env=env | {"OMP_NUM_THREADS": "1", "GV_RECORD": str(folder / "claims")},
+        cwd=folder,
         capture_output=True,
         text=True,
     )
+    files = (folder / "claims").rglob("*.json")
+    return done, [claim for file in files for claim in json.loads(file.read_text())]
+
+
+@pytest.fixture(scope="session")
+def scripts(tmp_path_factory):
+    """Every page run as a script, two at a time: (process, claims) by page."""
+    folder = tmp_path_factory.mktemp("scripts")
+    with ThreadPoolExecutor(2) as pool:
+        return dict(
+            zip(CODED, pool.map(lambda p: run_script(p, folder), CODED), strict=True)
+        )
+
+
+@pytest.mark.parametrize("page", CODED)
+def test_page_is_a_script_without_jupyter(page, scripts):
+    done, claims = scripts[page]
     assert done.returncode == 0, done.stderr[-4000:]
-    files = [json.loads(f.read_text()) for f in claims.rglob("*.json")]
-    found = {c["id"]: c["verdict"] for claims in files for c in claims}
+    found = {c["id"]: c["verdict"] for c in claims}
     expected = {c["id"]: c["verdict"] for c in LEDGER if c["page"] == name(page)}
     assert found == expected
-    for claim in files[0] if files else ():
+    for claim in claims:
         assert claim["says"] in " ".join(done.stdout.split())
 
 
