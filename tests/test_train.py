@@ -16,7 +16,9 @@ from gvlib.train import DivergedWarning
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 # torch's compiler, on its first import, uses a function that torch itself deprecates.
 TORCHS_OWN = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
-COMPILED = pytest.param(True, marks=TORCHS_OWN)
+# And on Python 3.13.0 alone it warns that 3.13.1 would be faster.
+SLOWER = pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")
+COMPILED = pytest.param(True, marks=[TORCHS_OWN, SLOWER])
 CAN = shutil.which("g++") is not None and " " not in torch.__path__[0]
 COMPILE = [False] + [COMPILED] * CAN
 NETS = {
