@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ._live_forms import Unsupported
 from ._live_ops import COSTLY, FILLS, KEYWORDS, REMAPS, VALUES, c_type, cast, literal
-from ._live_trace import Declared, Traced, Unsupported, place
+from ._live_trace import Declared, Traced, place
 
 __all__ = ["Tensor", "Writer", "program"]
 
@@ -102,7 +103,7 @@ class Writer:
         return node.meta["val"].dtype
 
     def kind(self, node: Node) -> str:
-        """ "float" or "int"."""
+        """The kind of a node's value in C: "float" or "int"."""
         value = node.meta["val"]
         if not isinstance(value, torch.Tensor):
             return "float" if isinstance(value, float | torch.SymFloat) else "int"
@@ -149,7 +150,10 @@ class Writer:
         """The shape that these broadcast to together."""
         rank = max(map(len, shapes))
         full = [["1"] * (rank - len(s)) + list(s) for s in shapes]
-        return [next((s for s in sizes if s != "1"), "1") for sizes in zip(*full, strict=True)]
+        return [
+            next((s for s in sizes if s != "1"), "1")
+            for sizes in zip(*full, strict=True)
+        ]
 
     def flat(self, shape: Sequence[str], index: Sequence[str]) -> str:
         """The number of an element in row-major order."""
@@ -225,7 +229,7 @@ class Writer:
         if not known:
             source, places = node, index
         pointer, shape = self.pointer(source), self.shape(source)
-        steps = {p: "0" for p in index}
+        steps = dict.fromkeys(index, "0")
         offset = []
         for d, p in enumerate(places):
             step = " * ".join(shape[d + 1 :]) or "1"
@@ -371,7 +375,9 @@ class Writer:
         """An output that is also something else: an input, a view, another output."""
         tensor, shape, target = self.tensors[name], self.shape(node), self.output(name)
         self.buffers.append(Buffer(target, tensor.kind, tensor.count, True))
-        text = self.operand(node, node, [f"i{d}" for d in range(len(shape))], tensor.kind)
+        text = self.operand(
+            node, node, [f"i{d}" for d in range(len(shape))], tensor.kind
+        )
         self.loop(shape, lambda i: f"{self.at(target, shape, i)} = {text};", free=True)
 
 
@@ -400,7 +406,9 @@ def _share(writer: Writer) -> dict[str, str]:
     return shared
 
 
-def _function(writer: Writer, table: Mapping[str, int], shared: Mapping[str, str]) -> str:
+def _function(
+    writer: Writer, table: Mapping[str, int], shared: Mapping[str, str]
+) -> str:
     """One exported function: repeats the step, swaps states, stops at a NaN."""
     traced, tensors = writer.traced, writer.tensors
     text = "\n".join(f"    {line}" for line in writer.lines)
@@ -444,7 +452,11 @@ def program(
     for writer in writers:
         writer.write()
     table = {name: k for k, name in enumerate(tensors)}
-    sizes = list(dict.fromkeys(s for t in tensors.values() for s in t.shape if isinstance(s, str)))
+    sizes = list(
+        dict.fromkeys(
+            s for t in tensors.values() for s in t.shape if isinstance(s, str)
+        )
+    )
     text = _text(writers, tensors, table, sizes)
     least = {s: max(f.least.get(s, 2) for f in functions) for s in sizes}
     return text, _spec(functions, tensors, least)
@@ -457,8 +469,8 @@ def _add_outputs(tensors: dict[str, Tensor], traced: Traced) -> None:
         kind = c_type(value.dtype)
         if kind is None:
             raise Unsupported(
-                f"{traced.name} returns {name} as {value.dtype}, which is not supported "
-                f"({place(node)})"
+                f"{traced.name} returns {name} as {value.dtype}, which is not "
+                f"supported ({place(node)})"
             )
         words = [traced.size(s).removeprefix("n_") for s in value.shape]
         odd = [w for w in words if not w.replace("_", "").isalnum()]
@@ -472,8 +484,8 @@ def _add_outputs(tensors: dict[str, Tensor], traced: Traced) -> None:
         known = tensors.setdefault(name, made)
         if known != made:
             raise Unsupported(
-                f"{traced.name} returns {name} of shape {made.shape} ({made.kind}), but "
-                f"it is {known.shape} ({known.kind}) elsewhere"
+                f"{traced.name} returns {name} of shape {made.shape} ({made.kind}), "
+                f"but it is {known.shape} ({known.kind}) elsewhere"
             )
 
 

@@ -68,7 +68,7 @@ C_TYPES = {torch.float32: "float", torch.int64: "int", torch.bool: "int"}
 
 
 def c_type(dtype: torch.dtype) -> str | None:
-    """ "float" or "int"; None for a dtype that isn't supported."""
+    """The kind in C, "float" or "int"; None for a dtype that isn't supported."""
     return C_TYPES.get(dtype)
 
 
@@ -94,7 +94,7 @@ def cast(text: str, given: str, wanted: str) -> str:
 
 
 def kind_of(w: "Writer", argument: Any) -> str:
-    """ "float" or "int": the kind of an argument in C."""
+    """The kind of an argument in C: "float" or "int"."""
     if isinstance(argument, Node):
         return w.kind(argument)
     is_real = isinstance(argument, float | torch.SymFloat)
@@ -176,7 +176,11 @@ def _binary(template: str, converts: Callable) -> Callable:
 def _register_binary() -> None:
     result = lambda w, node: w.kind(node)  # noqa: E731
     compared = lambda w, node: common(w, *node.args[:2])  # noqa: E731
-    for table, kind in ((ARITHMETIC, result), (COMPARISONS, compared), (LOGIC, compared)):
+    for table, kind in (
+        (ARITHMETIC, result),
+        (COMPARISONS, compared),
+        (LOGIC, compared),
+    ):
         for template, targets in table.items():
             keywords = ("alpha",) if table is ARITHMETIC else ()
             value(*targets, keywords=keywords)(_binary(template, kind))
@@ -416,7 +420,9 @@ def _expand(w: "Writer", node: Node, index: Index) -> Index:
 @remap(prims.broadcast_in_dim.default)
 def _broadcast_in_dim(w: "Writer", node: Node, index: Index) -> Index:
     shape = w.shape(node.args[0])
-    return ["0" if s == "1" else index[d] for s, d in zip(shape, node.args[2], strict=True)]
+    return [
+        "0" if s == "1" else index[d] for s, d in zip(shape, node.args[2], strict=True)
+    ]
 
 
 @remap(
@@ -610,7 +616,9 @@ def _index_put(w: "Writer", node: Node) -> None:
     target = w.copy_of(node, source)
     given = [p for p in places if p is not None]
     inner = w.broadcast_shape([w.shape(p) for p in given])
-    plain = [s for d, s in enumerate(w.shape(source)) if d >= len(places) or not places[d]]
+    plain = [
+        s for d, s in enumerate(w.shape(source)) if d >= len(places) or not places[d]
+    ]
     first = next(d for d, p in enumerate(places) if p is not None)
     numbers = [d for d, p in enumerate(places) if p is not None]
     first = first if numbers == list(range(first, first + len(numbers))) else 0

@@ -5,7 +5,6 @@ numbers that nothing else in the experiment has, so that each stays a name of it
 """
 
 import contextlib
-import functools
 import itertools
 import linecache
 import re
@@ -16,21 +15,18 @@ from typing import Any, NamedTuple
 
 import sympy
 import torch
-from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer, make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, SLoc
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+
+from . import _live_forms
+from ._live_forms import Rewritten, Unsupported, table
 
 __all__ = ["Declared", "Traced", "Unsupported", "place", "trace"]
 
 DTYPES = {"float": torch.float32, "int": torch.int64, "bool": torch.bool}
 aten = torch.ops.aten
-
-
-class Unsupported(NotImplementedError):
-    """Something the page's function does that can't be compiled; the text says where."""
 
 
 class Declared(NamedTuple):
@@ -75,66 +71,6 @@ class Traced:
     least: dict[str, int]  # the smallest value of each size
 
 
-# ---- decompositions ------------------------------------------------------------------
-
-
-def _variance(x, dim=None, *, correction=1, keepdim=False):
-    dims = list(range(x.ndim)) if dim is None else list(dim)
-    count = 1
-    for d in dims:
-        count = count * x.shape[d]
-    centred = x - x.mean(dims, keepdim=True)
-    return (centred * centred).sum(dims, keepdim) / (count - correction)
-
-
-def _layer_norm(x, shape, weight, bias, eps):
-    dims = list(range(x.ndim - len(shape), x.ndim))
-    mean = x.mean(dims, keepdim=True)
-    scale = torch.rsqrt(_variance(x, dims, correction=0, keepdim=True) + eps)
-    y = (x - mean) * scale
-    y = y if weight is None else y * weight
-    return (y if bias is None else y + bias), mean, scale
-
-
-def _largest(x, dim, keepdim=False):
-    return x.amax(dim, keepdim), x.argmax(dim, keepdim)
-
-
-def _smallest(x, dim, keepdim=False):
-    return x.amin(dim, keepdim), x.argmin(dim, keepdim)
-
-
-def _average(x, dim=None, keepdim=False, *, dtype=None):
-    dims = list(range(x.ndim)) if dim is None else list(dim)
-    count = 1
-    for d in dims:
-        count = count * x.shape[d]
-    x = x if dtype is None else x.to(dtype)
-    return x.sum(dims, keepdim) / count
-
-
-@functools.cache
-def _table() -> dict:
-    """How torch's larger operations are made of smaller ones."""
-    finer = """_log_softmax _softmax addmm baddbmm addmv gelu gelu_backward leaky_relu
-        leaky_relu_backward silu silu_backward elu elu_backward hardtanh
-        native_layer_norm_backward softplus softplus_backward log_sigmoid_forward
-        log_sigmoid_backward binary_cross_entropy_with_logits mse_loss
-        mse_loss_backward rsub smooth_l1_loss masked_fill std var_mean sum.default
-        linalg_vector_norm select_backward slice_backward logsumexp"""
-    ops = [getattr(aten, name.split(".")[0]) for name in finer.split()]
-    return {
-        **core_aten_decompositions(),
-        **get_decompositions(ops),
-        aten.var.correction: _variance,
-        aten.native_layer_norm.default: _layer_norm,
-        aten.max.dim: _largest,
-        aten.min.dim: _smallest,
-        aten.mean.default: lambda x, *, dtype=None: _average(x, dtype=dtype),
-        aten.mean.dim: _average,
-    }
-
-
 # ---- tracing -------------------------------------------------------------------------
 
 
@@ -158,12 +94,12 @@ def place(node: Node) -> str:
 
 def _where() -> str | None:
     """The innermost line outside torch and this module, of the code that runs now."""
-    frame, here = sys._getframe(1), __file__
+    frame, own = sys._getframe(1), (__file__, _live_forms.__file__)
     while frame:
         code = frame.f_code
-        if code.co_name == "returning_leaves" and code.co_filename == here:
+        if code.co_name == "returning_leaves" and code.co_filename in own:
             return None
-        if "/torch/" not in code.co_filename and code.co_filename != here:
+        if "/torch/" not in code.co_filename and code.co_filename not in own:
             text = linecache.getline(code.co_filename, frame.f_lineno).strip()
             file = code.co_filename.rsplit("/", 1)[-1]
             return f"{file}, line {frame.f_lineno}, in {code.co_name}: {text}"
@@ -176,12 +112,12 @@ def _lines_kept() -> Iterator[None]:
     """While this lasts, torch's tracer notes the page's line for nodes and guards."""
     create, locate = PythonKeyTracer.create_node, ShapeEnv._get_sloc
 
-    def create_node(self, *args, **kwargs):
+    def create_node(self: PythonKeyTracer, *args: Any, **kwargs: Any) -> Node:
         node = create(self, *args, **kwargs)
         node.stack_trace = _where()
         return node
 
-    def get_sloc(self, framework_loc=None):
+    def get_sloc(self: ShapeEnv, framework_loc: str | None = None) -> SLoc:
         return SLoc(locate(self, framework_loc).framework_loc, _where())
 
     PythonKeyTracer.create_node, ShapeEnv._get_sloc = create_node, get_sloc
@@ -189,53 +125,6 @@ def _lines_kept() -> Iterator[None]:
         yield
     finally:
         PythonKeyTracer.create_node, ShapeEnv._get_sloc = create, locate
-
-
-RANDOM = frozenset(
-    "rand randn randint randperm rand_like randn_like randint_like bernoulli normal "
-    "multinomial dropout dropout1d dropout2d alpha_dropout feature_dropout".split()
-)
-
-
-class _Rewritten(TorchFunctionMode):
-    """Functions that fix a size when traced, written so that they don't."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "")
-        if name in RANDOM:
-            raise Unsupported(
-                f"{name} draws random numbers, which is not supported: they come in as "
-                f"an argument, drawn in Python ({_where()})"
-            )
-        if func is torch.nn.functional.one_hot or func is torch._C._nn.one_hot:
-            return _one_hot(*args, **(kwargs or {}))
-        if func is torch.nn.functional.cross_entropy:
-            return _cross_entropy(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _one_hot(tensor, num_classes=-1):
-    if isinstance(num_classes, int) and num_classes < 0:
-        raise TypeError("one_hot needs the number of classes when it is compiled")
-    return (tensor[..., None] == torch.arange(num_classes)).long()
-
-
-def _cross_entropy(logits, target, weight=None, *args, **rest):
-    """The same for class indices; torch's own fixes sizes under vmap."""
-    plain = not target.is_floating_point() and logits.ndim == target.ndim + 1 == 2
-    usual = {"size_average": None, "ignore_index": -100, "reduce": None}
-    usual |= {"label_smoothing": 0.0, "reduction": rest.get("reduction", "mean")}
-    if not plain or args or any(usual[k] != v for k, v in rest.items()):
-        return torch.nn.functional.cross_entropy(logits, target, weight, *args, **rest)
-    kept = target != -100  # torch's mark for examples that don't count
-    safe = torch.where(kept, target, 0)
-    own = safe[:, None] == torch.arange(logits.shape[1])
-    picked = torch.where(own, torch.log_softmax(logits, 1), 0.0).sum(1)
-    weights = kept.to(logits.dtype) if weight is None else weight[safe] * kept
-    losses = -weights * picked
-    if rest.get("reduction", "mean") == "mean":
-        return losses.sum() / weights.sum()
-    return losses.sum() if rest["reduction"] == "sum" else losses
 
 
 def _raised(error: BaseException, source: str) -> str:
@@ -272,14 +161,14 @@ def _reads_values(node: Node) -> bool:
 
 def _graph(fn: Callable, examples: list) -> GraphModule:
     def rewritten(*args):
-        with _Rewritten():
+        with Rewritten(_where):
             return fn(*args)
 
     try:
         with _lines_kept():
             module = make_fx(
                 torch.func.functionalize(rewritten, remove="mutations_and_views"),
-                decomposition_table=_table(),
+                decomposition_table=table(),
                 tracing_mode="symbolic",
             )(*examples)
     except Unsupported:
@@ -435,7 +324,7 @@ def _symbols(
     declared: Mapping[str, Declared],
     env: Any,
 ) -> dict[sympy.Symbol, str | int]:
-    """torch's symbols for sizes -> the declared names and numbers."""
+    """Torch's symbols for sizes -> the declared names and numbers."""
     found: dict[sympy.Symbol, str | int] = {}
     for name, node in inputs.items():
         for word, size in zip(

@@ -1,9 +1,10 @@
 """A page's own training step, compiled for the reader's browser.
 
-An `Experiment` holds functional torch: `train`, `predict` and whatever else is measured,
+An `Experiment` holds functional torch: `train`, `predict` and whatever is measured,
 each from tensors to a dict of tensors. `build()` traces them, writes them as C and
-compiles that to a few kilobytes of WebAssembly, whose numbers are torch's. Only building
-needs a compiler (`pip install ziglang`); what it made is committed and loaded by name.
+compiles that to a few kilobytes of WebAssembly, whose numbers are torch's. Only
+building needs a compiler (`pip install ziglang`); what it made is committed and loaded
+by name.
 
     python -m gvlib.live chapters/memorization/random-labels.md    # build
     python -m gvlib.live --check chapters/*/*.md                   # are they in step?
@@ -34,16 +35,26 @@ __all__ = ["Experiment", "Program", "experiments", "load"]
 STATIC = Path(__file__).parent / "static"
 # Everything that decides the bytes: no debug names, no fused multiply-add (WebAssembly
 # has none), SIMD of 128 bits, which every browser has had since 2023.
-FLAGS = """-target wasm32-freestanding
-    -mcpu=generic+simd128+bulk_memory+nontrapping_fptoint+sign_ext+mutable_globals
-    -O3 -ffp-contract=off -fno-math-errno -fno-builtin-memcpy -Wno-pass-failed
-    -Wl,--no-entry -Wl,--gc-sections -Wl,-z,stack-size=65536 -s""".split()
+FLAGS = [
+    "-target",
+    "wasm32-freestanding",
+    "-mcpu=generic+simd128+bulk_memory+nontrapping_fptoint+sign_ext+mutable_globals",
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-builtin-memcpy",
+    "-Wno-pass-failed",
+    "-Wl,--no-entry",
+    "-Wl,--gc-sections",
+    "-Wl,-z,stack-size=65536",
+    "-s",
+]
 HOW = "python -m gvlib.live <page>, with ziglang installed"
 
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled experiment: the module's bytes and the spec that says how to use it."""
+    """A compiled experiment: the module's bytes, and the spec of how to use it."""
 
     name: str
     wasm: bytes
@@ -110,7 +121,9 @@ class Experiment:
         from ._live_trace import Declared
 
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
-            raise ValueError(f"name is {name!r}: expected words of a-z, 0-9 joined by -")
+            raise ValueError(
+                f"name is {name!r}: expected words of a-z, 0-9 joined by -"
+            )
         self.name = name
         self.functions = {fn.__name__: _plain(fn) for fn in functions}
         if len(self.functions) < len(functions) or not functions:
@@ -142,9 +155,7 @@ class Experiment:
 
     def call(self, function: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run one function in torch itself, on flat names; gives flat outputs."""
-        arguments = [
-            _fill(self.trees[n], tensors) for n in self._arguments[function]
-        ]
+        arguments = [_fill(self.trees[n], tensors) for n in self._arguments[function]]
         return flatten(self.functions[function](*arguments))
 
     def source(self) -> tuple[str, dict]:
@@ -199,7 +210,9 @@ def compile_c(text: str, exports: Iterable[str]) -> bytes:
             text=True,
         )
         if done.returncode:
-            raise RuntimeError(f"the compiler refused the C text:\n{done.stderr[:3000]}")
+            raise RuntimeError(
+                f"the compiler refused the C text:\n{done.stderr[:3000]}"
+            )
         return (Path(folder) / "live.wasm").read_bytes()
 
 
@@ -286,6 +299,22 @@ CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTAL
 TAGS = re.compile(r"^:tags: *\[(.*?)\]", re.MULTILINE)
 
 
+def _live_cells(page: Path) -> list[tuple[int, str]]:
+    """(number, code) of the cells tagged `live`; options become empty lines."""
+    found = []
+    for k, cell in enumerate(CELL.finditer(page.read_text("utf-8"))):
+        tags = TAGS.search(cell[1])
+        if tags and "live" in re.split(r"[,\s]+", tags[1]):
+            blank = lambda m: "\n" * m[0].count("\n")  # noqa: E731
+            found.append((k + 1, re.sub(r"\A(:[^\n]*\n)+", blank, cell[1])))
+    return found
+
+
+def has_live_cells(page: Path) -> bool:
+    """Whether a page has cells tagged `live`."""
+    return bool(_live_cells(page))
+
+
 def experiments(page: Path) -> dict[str, Any]:
     """Run a page's cells tagged `live`, and only those; gives their variables.
 
@@ -294,14 +323,9 @@ def experiments(page: Path) -> dict[str, Any]:
     """
     import gvlib
 
-    text = page.read_text("utf-8")
     space = {"torch": torch, "F": torch.nn.functional, "gv": gvlib, "__name__": "live"}
-    for k, cell in enumerate(CELL.finditer(text)):
-        tags = TAGS.search(cell[1])
-        if tags is None or "live" not in re.split(r"[,\s]+", tags[1]):
-            continue
-        code = re.sub(r"\A(:[^\n]*\n)+", lambda m: "\n" * m[0].count("\n"), cell[1])
-        file = f"{page} (cell {k + 1})"
+    for number, code in _live_cells(page):
+        file = f"{page} (cell {number})"
         # inspect.getsource finds the text of functions here.
         linecache.cache[file] = (len(code), None, code.splitlines(True), file)
         exec(compile(code, file, "exec"), space)
@@ -322,8 +346,12 @@ def _in_step(program: Program) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the experiments of pages, or check that they are in step."""
-    parser = argparse.ArgumentParser(prog="python -m gvlib.live", description=main.__doc__)
-    parser.add_argument("pages", nargs="+", type=Path, help="pages (.md) with live cells")
+    parser = argparse.ArgumentParser(
+        prog="python -m gvlib.live", description=main.__doc__
+    )
+    parser.add_argument(
+        "pages", nargs="+", type=Path, help="pages (.md) with live cells"
+    )
     parser.add_argument("--check", action="store_true", help="change nothing")
     options = parser.parse_args(arguments)
     stale = 0
@@ -340,4 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # The module under its own name: pages make the Experiments of that one.
+    from gvlib import live
+
+    sys.exit(live.main())

@@ -76,11 +76,10 @@ class Playground:
 
         `points` and `test_points` name the tensors of places (n, 2) and classes (n,);
         `curves` {"title": names} groups the single numbers (else: accuracies together,
-        the others each alone); `formats` writes sliders and numbers as "percent" or
-        "number"; `lines` are the scores that get a dashed line beside the boundary, or
-        the name of a number m for lines at -m and m; `extent` is left, right, bottom,
-        top; `log_time` draws steps on a log axis; `steps` is where the static picture
-        is taken.
+        others alone); `formats` writes sliders and numbers as "percent" or "number";
+        `lines` are scores that get a dashed line beside the boundary, or the name of a
+        number m for lines at -m and m; `extent` is left, right, bottom, top; `log_time`
+        draws steps on a log axis; the static picture is taken after `steps`.
 
         Raises ValueError, TypeError or FileNotFoundError that say what doesn't fit.
         """
@@ -109,8 +108,7 @@ class Playground:
             **variants,
             "start": picks,
         }
-        self._check_labels()
-        self._check_classes()
+        self._check_names()
         self.spec["extent"] = self._extent(extent)
         self._widget = None
 
@@ -141,11 +139,16 @@ class Playground:
         }
 
     def _measures(self) -> list[str]:
-        return [n for n in self.program.spec["functions"] if n not in ("train", "predict")]
+        return [
+            n for n in self.program.spec["functions"] if n not in ("train", "predict")
+        ]
 
     def _numbers(self, function: str) -> list[str]:
         """The single real numbers that a function returns anew."""
-        tensors, fn = self.program.spec["tensors"], self.program.spec["functions"][function]
+        tensors, fn = (
+            self.program.spec["tensors"],
+            self.program.spec["functions"][function],
+        )
         return [
             n
             for n in fn["outputs"]
@@ -162,7 +165,9 @@ class Playground:
         panels = []
         for title, names in curves.items():
             if unknown := sorted(set(names) - set(known)):
-                raise ValueError(f"curves names {unknown}; the functions return {known}")
+                raise ValueError(
+                    f"curves names {unknown}; the functions return {known}"
+                )
             series = [{"name": n, "label": _upper(self._label(n))} for n in names]
             panels.append(
                 {"title": title, "series": series, "format": self._format(names[0])}
@@ -212,17 +217,19 @@ class Playground:
             raise ValueError(f"the slider {name} needs two or more different values")
         made = _controls.slider(name, self._label(name), values, self._format(name))
         if acts and name not in restarts and not made["numeric"]:
-            raise ValueError(f"the slider {name} is a number of the step, but has words")
+            raise ValueError(
+                f"the slider {name} is a number of the step, but has words"
+            )
         return made | {"restarts": name in restarts}
 
-    def _check_labels(self) -> None:
+    def _check_names(self) -> None:
         names = {s["name"] for s in self.sliders}
         names |= {s["name"] for panel in self.spec["panels"] for s in panel["series"]}
         for what, given in (("labels", self._labels), ("formats", self._formats)):
             if unknown := sorted(set(given) - names):
-                raise ValueError(f"{what} names {unknown}; expected some of {sorted(names)}")
-
-    def _check_classes(self) -> None:
+                raise ValueError(
+                    f"{what} names {unknown}; expected some of {sorted(names)}"
+                )
         for at in range(len(self.spec["variants"]["items"])):
             tensors = self._tensors(at)
             for pair in self.spec["points"]:
@@ -281,7 +288,9 @@ class Playground:
             arrays[name] = value.detach().cpu().numpy().astype(DTYPES[tensor["dtype"]])
         free = set(self.program.spec["sizes"]) - set(self._predict()["sizes"])
         if rest := sorted(free - set(sizes)):
-            raise ValueError(f"no tensor that training starts from tells the size {rest}")
+            raise ValueError(
+                f"no tensor that training starts from tells the size {rest}"
+            )
         return arrays, sizes
 
     def _check_one(self, name: str, tensor: dict, value: Tensor, sizes: dict) -> None:
@@ -302,7 +311,9 @@ class Playground:
             if isinstance(word, str):
                 least = self.program.spec["sizes"][word]
                 if size < least:
-                    raise ValueError(f"the size {word} is {size}: expected {least} or more")
+                    raise ValueError(
+                        f"the size {word} is {size}: expected {least} or more"
+                    )
                 sizes[word] = size
 
     def _tensors(self, at: int) -> dict[str, Tensor]:
@@ -317,13 +328,17 @@ class Playground:
             shape = [item["sizes"].get(s, s) for s in spec["tensors"][name]["shape"]]
             tensor = torch.from_numpy(flat).reshape(shape)
             kind = self.lab.tensors[name].kind
-            found[name] = {"int": tensor.long(), "bool": tensor.bool()}.get(kind, tensor)
+            found[name] = {"int": tensor.long(), "bool": tensor.bool()}.get(
+                kind, tensor
+            )
         return found
 
     def tensors(self, **setting: Any) -> dict[str, Tensor]:
         """All tensors at step 0 with the sliders at `setting`, else at their start."""
         picks, _ = _controls.start(setting, self.sliders, [])
-        first = dict(zip([s["name"] for s in self.sliders], self.spec["start"], strict=True))
+        first = dict(
+            zip([s["name"] for s in self.sliders], self.spec["start"], strict=True)
+        )
         chosen = {
             s["name"]: pick if s["name"] in setting else first[s["name"]]
             for s, pick in zip(self.sliders, picks, strict=True)
@@ -342,7 +357,9 @@ class Playground:
         if extent is not None:
             left, right, bottom, top = map(float, extent)
             if not (left < right and bottom < top):
-                raise ValueError(f"extent {extent}: expected left < right, bottom < top")
+                raise ValueError(
+                    f"extent {extent}: expected left < right, bottom < top"
+                )
             return [left, right, bottom, top]
         places = [
             tensors[pair["x"]]
@@ -352,7 +369,9 @@ class Playground:
         ]
         low = torch.stack([p.amin(0) for p in places]).amin(0)
         high = torch.stack([p.amax(0) for p in places]).amax(0)
-        half = 0.56 * float((high - low).max())  # the points fill 1 / 1.12 of the picture
+        half = 0.56 * float(
+            (high - low).max()
+        )  # the points fill 1 / 1.12 of the picture
         x, y = ((low + high) / 2).tolist()
         return [round(v, 4) for v in (x - half, x + half, y - half, y + half)]
 
@@ -380,7 +399,9 @@ class Playground:
         packed = json.dumps(
             {
                 "state": self._state(),
-                "buffers": {k: base64.b64encode(v).decode() for k, v in buffers.items()},
+                "buffers": {
+                    k: base64.b64encode(v).decode() for k, v in buffers.items()
+                },
             },
             separators=(",", ":"),
             allow_nan=False,
@@ -437,7 +458,10 @@ class Playground:
         for name in self._measures():
             tensors |= self.lab.call(name, tensors)
         left, right, bottom, top = self.spec["extent"]
-        x, y = torch.linspace(left, right, PICTURE), torch.linspace(top, bottom, PICTURE)
+        x, y = (
+            torch.linspace(left, right, PICTURE),
+            torch.linspace(top, bottom, PICTURE),
+        )
         rows, columns = torch.meshgrid(y, x, indexing="ij")
         tensors["grid"] = torch.stack([columns.flatten(), rows.flatten()], 1)
         return tensors | self.lab.call("predict", tensors)
@@ -449,7 +473,10 @@ class Playground:
 
     def _rows(self) -> list[tuple[str, str]]:
         return [
-            (s["label"], _controls.measured_text(float(self._after[s["name"]]), p["format"]))
+            (
+                s["label"],
+                _controls.measured_text(float(self._after[s["name"]]), p["format"]),
+            )
             for p in self.spec["panels"]
             for s in p["series"]
         ]
@@ -457,7 +484,8 @@ class Playground:
     def _still(self) -> str:
         spec, rows = self.spec, self._rows()
         cells = "".join(
-            f'<tr><th scope="row">{html.escape(label)}</th><td>{html.escape(value)}</td></tr>'
+            f'<tr><th scope="row">{html.escape(label)}</th>'
+            f"<td>{html.escape(value)}</td></tr>"
             for label, value in rows
         )
         said = "With JavaScript, the network trains here and sliders change it."
@@ -491,7 +519,8 @@ class Playground:
         return (
             f'<svg class="gvp-still" viewBox="0 0 200 200" role="img" '
             f'aria-label="{html.escape(self.spec["alt"])}">'
-            f'<image width="200" height="200" href="data:image/png;base64,{image.decode()}"/>'
+            '<image width="200" height="200" '
+            f'href="data:image/png;base64,{image.decode()}"/>'
             f"{''.join(dots)}</svg>"
         )
 

@@ -9,7 +9,7 @@ from gvlib.playground import Playground
 
 NET = {"w1": "2 h", "b1": "h", "w2": "h h", "b2": "h", "w3": "h 2", "b3": "2"}
 WIDTHS = [4, 16, 64]
-RATES = [0.01, 0.03, 0.1, 0.3, 1.0, 1000.0]
+RATES = [0.01, 0.03, 0.1, 0.3, 1.0, 1e20]
 
 
 def logits(params, x):
@@ -78,7 +78,14 @@ def initial(h, seed=0):
     points = gv.data.moons(160, noise=0.15, seed=seed)
     test = gv.data.moons(200, noise=0.15, seed=seed + 1)
     g = torch.Generator().manual_seed(seed)
-    sizes = {"w1": (2, h), "b1": (h,), "w2": (h, h), "b2": (h,), "w3": (h, 2), "b3": (2,)}
+    sizes = {
+        "w1": (2, h),
+        "b1": (h,),
+        "w2": (h, h),
+        "b2": (h,),
+        "w3": (h, 2),
+        "b3": (2,),
+    }
     params = {
         k: torch.randn(s, generator=g) * (2 / s[0]) ** 0.5 * (len(s) > 1)
         for k, s in sizes.items()

@@ -35,7 +35,9 @@ def job(program: Program, sizes: dict, tensors: dict, call: list, get: list) -> 
         "wasm": base64.b64encode(program.wasm).decode(),
         "spec": program.spec,
         "sizes": sizes,
-        "set": {n: packed(t) for n, t in tensors.items() if n in program.spec["tensors"]},
+        "set": {
+            n: packed(t) for n, t in tensors.items() if n in program.spec["tensors"]
+        },
         "call": call,
         "get": get,
     }
@@ -96,3 +98,33 @@ def gap(ours: torch.Tensor, single: torch.Tensor, double: torch.Tensor) -> float
         return 0.0 if bool(same.all()) else float("inf")
     allowed = max(1e-5 * double.abs().max(), 4 * (single - double).abs().max(), 1e-30)
     return float((ours - single).abs().max() / allowed)
+
+
+def joined(tensors: dict, names: list[str]) -> torch.Tensor:
+    """Several tensors as one list of numbers."""
+    return torch.cat([tensors[n].flatten().double() for n in names])
+
+
+def nudged(tensors: dict, names: list[str], seed: int) -> dict:
+    """The same with these tensors' last bits changed at random."""
+    g = torch.Generator().manual_seed(seed)
+    half = 2.0**-24  # of a unit in the last place
+    move = lambda t: t * (1 + half * torch.randn(t.shape, generator=g))  # noqa: E731
+    return tensors | {n: move(tensors[n]) for n in names}
+
+
+def agrees(lab: Experiment, step: str, tensors: dict, found: dict, names: list) -> bool:
+    """Whether states after 100 steps are torch's, as far as torch agrees with itself.
+
+    Allowed is what `gap` allows. Where a single unit of a ReLU changes sides, training
+    is chaotic and one float64 run doesn't show it: then torch's own distance is the
+    largest over 24 runs whose first weights differ in their last bits.
+    """
+    single = joined(in_torch(lab, tensors, step, 100), names)
+    double = joined(in_torch(lab, wide(tensors), step, 100), names)
+    ours = joined(found, names)
+    if gap(ours, single, double) <= 1:
+        return True
+    runs = (in_torch(lab, nudged(tensors, names, k), step, 100) for k in range(24))
+    own = max(float((joined(run, names) - double).abs().max()) for run in runs)
+    return float((ours - double).abs().max()) <= 4 * own

@@ -3,6 +3,9 @@
 import importlib.util
 import math
 import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
@@ -10,11 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
+from live_tools import agrees, gap, in_node, in_torch, job, needs, wide
 
 from gvlib import live
-from gvlib._live_trace import Declared, Unsupported
+from gvlib._live_forms import Unsupported
+from gvlib._live_trace import Declared
 from gvlib.live import Experiment
-from live_tools import gap, in_node, in_torch, job, needs, wide
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -165,7 +171,9 @@ OPERATIONS = {
     "minibatch": lambda a, t: a.index_select(0, t.i[(t.t % 3)[None]]),
     "one_hot": lambda a, t: a * onehot(t),
     "scatter_add": lambda a, t: torch.zeros_like(t.v).scatter_add(0, t.y, a[:, 0]),
-    "index_add": lambda a, t: torch.zeros_like(t.b).index_put((t.i,), a[t.i], accumulate=True),
+    "index_add": lambda a, t: torch.zeros_like(t.b).index_put(
+        (t.i,), a[t.i], accumulate=True
+    ),
     # layers and losses
     "linear": lambda a, t: a @ t.w,
     "linear_layer": lambda a, t: F.linear(a, t.w.T, t.w[0]),
@@ -178,7 +186,9 @@ OPERATIONS = {
     "batch_norm_by_hand": lambda a, t: norm_by_hand(a) * t.v,
     "cross_entropy": lambda a, t: F.cross_entropy(a, t.y),
     "class_weights": lambda a, t: F.cross_entropy(a, t.y, weight=t.v * t.v + 0.1),
-    "sample_weights": lambda a, t: (F.cross_entropy(a, t.y, reduction="none") * t.b[:, 0]).sum(),
+    "sample_weights": lambda a, t: (
+        F.cross_entropy(a, t.y, reduction="none") * t.b[:, 0]
+    ).sum(),
     "label_smoothing": lambda a, t: F.cross_entropy(a, t.y, label_smoothing=0.1),
     "soft_targets": lambda a, t: F.cross_entropy(a, torch.softmax(t.b, 1)),
     "logit_adjusted": lambda a, t: F.cross_entropy(a + torch.log(t.v * t.v + 0.1), t.y),
@@ -195,11 +205,14 @@ OPERATIONS = {
     "l1": lambda a, t: F.mse_loss(a, t.b, reduction="sum") + 0.01 * a.abs().sum(),
     "cosine": lambda a, t: F.normalize(a, dim=1) @ F.normalize(t.w, dim=0),
     "members": lambda a, t: torch.vmap(lambda z: torch.tanh(a @ z.T))(t.z),
-    "members_only": lambda a, t: torch.vmap(lambda z, c: (z @ t.w + c).sum())(t.z, t.z[:, 0, 0]),
+    "members_only": lambda a, t: torch.vmap(lambda z, c: (z @ t.w + c).sum())(
+        t.z, t.z[:, 0, 0]
+    ),
     "hessian_product": lambda a, t: torch.func.grad(
         lambda a: (torch.func.grad(lambda a: torch.tanh(a @ t.w).sum())(a) * t.b).sum()
     )(a),
 }
+
 
 def operation(name, f):
     """A function for Experiment: the value and, where there is one, the gradient."""
@@ -233,14 +246,16 @@ def inputs(n=7, m=5, k=4, q=6, p=3, seed=0):
         "z": normal(p, n, m),
         "mask": normal(n, m) > 0,
     }
-    return dict(n=n, m=m, k=k, q=q, p=p), tensors
+    return {"n": n, "m": m, "k": k, "q": q, "p": p}, tensors
 
 
 def compare(lab, program, sizes, tensors):
     """Every output of every function against torch: {name: gap}, all at most 1."""
     functions = program.spec["functions"]
     names = [n for f in functions.values() for n in f["outputs"]]
-    (ours,) = in_node([job(program, sizes, tensors, [[f, 1] for f in functions], names)])
+    (ours,) = in_node(
+        [job(program, sizes, tensors, [[f, 1] for f in functions], names)]
+    )
     gaps = {}
     for f in functions:
         single, double = lab.call(f, tensors), lab.call(f, wide(tensors))
@@ -250,7 +265,9 @@ def compare(lab, program, sizes, tensors):
 
 @pytest.fixture(scope="module")
 def operations(compiler):
-    lab = Experiment("operations", [operation(*c) for c in OPERATIONS.items()], **SHAPES)
+    lab = Experiment(
+        "operations", [operation(*c) for c in OPERATIONS.items()], **SHAPES
+    )
     return lab, lab.build()
 
 
@@ -266,7 +283,19 @@ def test_operations_are_torch_s(operations, sizes):
 
 # ---- mathematics ---------------------------------------------------------------------
 
-EDGES = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, -1e-40, 3e38, -3e38, 1.0, -1.0]
+EDGES = [
+    0.0,
+    -0.0,
+    math.inf,
+    -math.inf,
+    math.nan,
+    1e-40,
+    -1e-40,
+    3e38,
+    -3e38,
+    1.0,
+    -1.0,
+]
 FUNCTIONS = {
     "exp": (torch.exp, (-104, 88.72), 2.0),
     "expm1": (torch.expm1, (-20, 20), 8.0),
@@ -290,7 +319,9 @@ def mathematics(compiler):
         fn.__name__ = name
         return fn
 
-    lab = Experiment("mathematics", [one(n, f) for n, (f, *_) in FUNCTIONS.items()], x="n")
+    lab = Experiment(
+        "mathematics", [one(n, f) for n, (f, *_) in FUNCTIONS.items()], x="n"
+    )
     return lab, lab.build()
 
 
@@ -310,7 +341,7 @@ def test_functions_are_right_to_a_few_units_in_the_last_place(mathematics, name)
     # Beyond float32's smallest normal number and largest one, a result may be lost.
     kept = right.abs().clamp(2.0**-126, 2.0**127).float()
     unit = torch.nextafter(kept, torch.tensor(math.inf)) - kept
-    error = ((ours.double() - right) / unit)[:-len(EDGES)].abs().max()
+    error = ((ours.double() - right) / unit)[: -len(EDGES)].abs().max()
     assert error <= units
     single = f(x)[-len(EDGES) :]
     ours = ours[-len(EDGES) :]
@@ -350,7 +381,9 @@ PAIRWISE = [
 ]
 ENDINGS = [torch.sum, torch.mean, lambda v: (v * v).sum(0).max(), lambda v: v.std()]
 STEPS = st.lists(
-    st.tuples(st.integers(0, 20), st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=6
+    st.tuples(st.integers(0, 20), st.integers(0, 7), st.integers(0, 7)),
+    min_size=1,
+    max_size=6,
 )
 
 
@@ -369,7 +402,11 @@ def made(number, steps, ending):
     def fn(a, b):
         loss = lambda a: ENDINGS[ending](compute(a, b))  # noqa: E731
         slope, value = torch.func.grad_and_value(loss)(a)
-        return {f"slope{number}": slope, f"value{number}": value, f"all{number}": compute(a, b)}
+        return {
+            f"slope{number}": slope,
+            f"value{number}": value,
+            f"all{number}": compute(a, b),
+        }
 
     fn.__name__ = f"graph{number}"
     return fn
@@ -388,7 +425,9 @@ def made(number, steps, ending):
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_drawn_graphs_are_torch_s(compiler, graphs, n, m, seed):
-    lab = Experiment("graphs", [made(k, *g) for k, g in enumerate(graphs)], a="n m", b="n m")
+    lab = Experiment(
+        "graphs", [made(k, *g) for k, g in enumerate(graphs)], a="n m", b="n m"
+    )
     _, tensors = inputs(n=n, m=m, seed=seed)
     tensors = {k: tensors[k] for k in "ab"}
     gaps = compare(lab, lab.build(), {"n": n, "m": m}, tensors)
@@ -413,7 +452,9 @@ def weighted(params, x, y, w):
 def sgd(params, velocity, x, y, w, lr, momentum, decay):
     """SGD with momentum and weight decay, as torch.optim.SGD has it."""
     slopes, loss = torch.func.grad_and_value(weighted)(params, x, y, w)
-    velocity = {k: momentum * velocity[k] + slopes[k] + decay * params[k] for k in slopes}
+    velocity = {
+        k: momentum * velocity[k] + slopes[k] + decay * params[k] for k in slopes
+    }
     params = {k: params[k] - lr * velocity[k] for k in slopes}
     return {"params": params, "velocity": velocity, "loss": loss}
 
@@ -446,7 +487,9 @@ def members(stack, x, y, rates):
     """Full-batch descent of several members at once, each with its own rate."""
 
     def one(params, rate):
-        slopes = torch.func.grad(lambda p: F.cross_entropy(net(p, x, torch.sin), y))(params)
+        slopes = torch.func.grad(lambda p: F.cross_entropy(net(p, x, torch.sin), y))(
+            params
+        )
         return {k: params[k] - rate * slopes[k] for k in params}
 
     return {"stack": torch.vmap(one)(stack, rates)}
@@ -473,7 +516,9 @@ def measure(params, grid, labels):
 
 def start(d, h, c, n, seed):
     g = torch.Generator().manual_seed(seed)
-    shapes = {k: [dict(d=d, h=h, c=c)[w] for w in v.split()] for k, v in NET.items()}
+    shapes = {
+        k: [{"d": d, "h": h, "c": c}[w] for w in v.split()] for k, v in NET.items()
+    }
     params = {
         f"params.{k}": torch.randn(s, generator=g) * (2 / s[0]) ** 0.5 * (len(s) > 1)
         for k, s in shapes.items()
@@ -485,24 +530,38 @@ def start(d, h, c, n, seed):
 
 def zeros(params, *names):
     return {
-        k.replace("params", n): torch.zeros_like(v) for n in names for k, v in params.items()
+        k.replace("params", n): torch.zeros_like(v)
+        for n in names
+        for k, v in params.items()
     }
 
 
 def runs_of_sgd():
     """20 random settings of all sliders: sizes, rates, weights."""
     draw = torch.Generator().manual_seed(3)
-    uniform = lambda low, high: float(low + (high - low) * torch.rand((), generator=draw))  # noqa: E731
+
+    def uniform(low, high):
+        return float(low + (high - low) * torch.rand((), generator=draw))
+
     for seed in range(20):
-        sizes = dict(d=2, c=2, h=int(uniform(2, 80)), n=int(uniform(20, 300)), g=64)
-        params, x, y, g = start(*(sizes[k] for k in "dhcn"), seed)
+        sizes = {
+            "d": 2,
+            "c": 2,
+            "h": int(uniform(2, 80)),
+            "n": int(uniform(20, 300)),
+            "g": 64,
+        }
+        params, x, y, _g = start(*(sizes[k] for k in "dhcn"), seed)
         rates = {
             "lr": torch.tensor(10 ** uniform(-2.5, -0.7)),
             "momentum": torch.tensor(uniform(0, 0.95)),
             "decay": torch.tensor(10 ** uniform(-5, -2)),
         }
         weight = torch.where(y == 1, 10 ** uniform(-1, 1), 1.0)
-        yield sizes, params | zeros(params, "velocity") | {"x": x, "y": y, "w": weight} | rates
+        yield (
+            sizes,
+            params | zeros(params, "velocity") | {"x": x, "y": y, "w": weight} | rates,
+        )
 
 
 def check_runs(lab, program, step, runs, state="params"):
@@ -512,18 +571,20 @@ def check_runs(lab, program, step, runs, state="params"):
         jobs.append(job(program, sizes, tensors, [[step, 100]], kept))
     for (_, tensors), found in zip(runs, in_node(jobs), strict=True):
         assert found["calls"] == [100]
-        single = in_torch(lab, tensors, step, 100)
-        double = in_torch(lab, wide(tensors), step, 100)
-        ours, theirs, right = (
-            torch.cat([t[n].flatten() for n in kept]) for t in (found, single, double)
-        )
-        assert gap(ours, theirs, right) <= 1
+        assert agrees(lab, step, tensors, found, kept)
 
 
 @pytest.fixture(scope="module")
 def plain(compiler):
-    shapes = dict(params=NET, velocity=NET, x="n d", y="n int", w="n", grid="g d")
-    rates = dict(lr="", momentum="", decay="", labels="g int")
+    shapes = {
+        "params": NET,
+        "velocity": NET,
+        "x": "n d",
+        "y": "n int",
+        "w": "n",
+        "grid": "g d",
+    }
+    rates = {"lr": "", "momentum": "", "decay": "", "labels": "g int"}
     lab = Experiment("plain", [sgd, measure], **shapes, **rates)
     return lab, lab.build()
 
@@ -533,7 +594,14 @@ def test_100_steps_are_torch_s_for_20_random_settings(plain):
 
 
 def test_other_steps_are_torch_s(compiler):
-    rest = dict(first=NET, second=NET, t="", order="batches batch int", radius="", mask="n h")
+    rest = {
+        "first": NET,
+        "second": NET,
+        "t": "",
+        "order": "batches batch int",
+        "radius": "",
+        "mask": "n h",
+    }
     stack = {k: f"members {v}" for k, v in NET.items()}
     lab = Experiment(
         "others", [adam, sam, norms, members], params=NET, x="n d", y="n int", lr="",
@@ -541,8 +609,11 @@ def test_other_steps_are_torch_s(compiler):
     )  # fmt: skip
     program = lab.build()
     params, x, y, g = start(3, 24, 4, 60, 1)
-    sizes = dict(d=3, h=24, c=4, n=60, batches=7, batch=16, members=3)
-    several = {k.replace("params", "stack"): torch.stack([v, 0.5 * v, 0.8 * v]) for k, v in params.items()}
+    sizes = {"d": 3, "h": 24, "c": 4, "n": 60, "batches": 7, "batch": 16, "members": 3}
+    several = {
+        k.replace("params", "stack"): torch.stack([v, 0.5 * v, 0.8 * v])
+        for k, v in params.items()
+    }
     tensors = {
         **params, **several, **zeros(params, "first", "second"), "x": x, "y": y,
         "t": torch.tensor(0.0), "order": torch.randint(60, (7, 16), generator=g),
@@ -587,9 +658,11 @@ def test_measures_and_sizes_of_one_module(plain):
     lab, program = plain
     for h, g in ((2, 2), (33, 100)):
         params, x, _, _ = start(2, h, 2, g, 0)
-        sizes = dict(d=2, h=h, c=2, n=2, g=g)
+        sizes = {"d": 2, "h": h, "c": 2, "n": 2, "g": g}
         tensors = params | {"grid": x, "labels": torch.arange(g) % 2}
-        (found,) = in_node([job(program, sizes, tensors, [["measure", 1]], ["prob", "accuracy"])])
+        (found,) = in_node(
+            [job(program, sizes, tensors, [["measure", 1]], ["prob", "accuracy"])]
+        )
         right = lab.call("measure", tensors)
         torch.testing.assert_close(found["prob"], right["prob"])
         assert found["accuracy"] == right["accuracy"]
@@ -703,7 +776,10 @@ def odd_size(a):
 @pytest.mark.parametrize(
     "fn, match",
     [
-        (unknown, r"aten.cumsum.default is not supported .*in unknown: return .*cumsum"),
+        (
+            unknown,
+            r"aten.cumsum.default is not supported .*in unknown: return .*cumsum",
+        ),
         (unknown_in_gradient, r"aten.logcumsumexp.default is not supported"),
         (random, r"randn draws random numbers, .* they come in as an argument"),
         (dropped, r"dropout draws random numbers"),
@@ -772,7 +848,7 @@ def test_sizes_that_differ_in_meaning_never_meet_while_tracing():
     def outer(a, b):
         return {"o": a[:, None] * b[None, :]}
 
-    text, spec = Experiment("outer", [outer], a="n", b="m").source()
+    _, spec = Experiment("outer", [outer], a="n", b="m").source()
     assert spec["tensors"]["o"]["shape"] == ["n", "m"]
     assert spec["sizes"] == {"n": 2, "m": 2}
 
@@ -807,7 +883,6 @@ lab = gv.live.Experiment("halves", [half], x="n")
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     monkeypatch.setattr(live, "STATIC", tmp_path)
-    monkeypatch.setitem(vars(__import__("gvlib")), "live", live)
     path = tmp_path / "page.md"
     path.write_text(PAGE, "utf-8")
     return path
@@ -821,8 +896,17 @@ def test_a_page_is_built_and_checked(page, compiler, capsys):
     assert live.main(["--check", str(page)]) == 0
     assert "halves: in step" in capsys.readouterr().out
     program = live.load("halves", page.parent)
-    (found,) = in_node([job(program, {"n": 2}, {"x": torch.tensor([2.0, 4])}, [["half", 2]], ["x"])])
+    (found,) = in_node(
+        [job(program, {"n": 2}, {"x": torch.tensor([2.0, 4])}, [["half", 2]], ["x"])]
+    )
     assert found["x"].tolist() == [0.5, 1.0]
+
+
+def test_the_command_finds_the_experiments_of_a_page(page, compiler):
+    command = [sys.executable, "-m", "gvlib.live", "--check", page]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert "halves: OUT OF STEP" in done.stdout, done.stderr
+    assert done.returncode == 1
 
 
 def code(page, change=("", "")):

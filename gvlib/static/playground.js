@@ -15,7 +15,9 @@ const KEYS = {
   End: Infinity,
 };
 const GRID = 64; // points of the decision boundary along each side
-const BUDGET = 9; // ms of training between two redraws: leaves room in a frame of 16
+const FRAME = 15; // ms for training and drawing together: 60 redraws a second
+const LEAST = 4; // ms of training between two redraws, however long drawing takes
+const CHARTS = 66; // ms between two drawings of the curves, which the eye needn't follow
 const RECORDS = 400; // points of a curve: more than its pixels show nothing new
 const SPEEDS = [
   ["5", 5, `5 steps/s`],
@@ -316,11 +318,26 @@ class Field {
     const values = this.run.look();
     this.shade(values, colours);
     const cell = size / (GRID - 1);
+    context.clearRect(0, 0, size, size);
     context.imageSmoothingQuality = "high";
     context.drawImage(this.small, -cell / 2, -cell / 2, GRID * cell, GRID * cell);
     this.lines(values, colours);
-    for (const set of this.view.spec.points)
-      if (!set.optional || this.view.tests) this.dots(set, colours);
+    context.drawImage(this.points(colours), 0, 0, size, size);
+  }
+
+  /** The points on a layer of their own, drawn anew only when they change. */
+  points(colours) {
+    const sets = this.view.spec.points.filter((set) => !set.optional || this.view.tests);
+    const labels = sets.map(({ y }) => this.run.program.get(y).join(""));
+    const key = [...labels, Object.values(colours).join(), this.canvas.width].join("|");
+    if (key === this.key) return this.layer;
+    this.key = key;
+    this.layer ??= document.createElement("canvas");
+    Object.assign(this.layer, { width: this.canvas.width, height: this.canvas.height });
+    const context = this.layer.getContext("2d");
+    context.scale(this.canvas.width / this.size, this.canvas.width / this.size);
+    for (const set of sets) this.dots(context, set, colours);
+    return this.layer;
   }
 
   /** The classes' colours, stronger where the score is surer; tanh(score) is 2 p - 1. */
@@ -356,8 +373,8 @@ class Field {
     return level > 0 ? [-level, level] : [];
   }
 
-  dots({ x, y, optional }, { back, text, classes }) {
-    const { context, size } = this;
+  dots(context, { x, y, optional }, { back, classes }) {
+    const { size } = this;
     const [left, right, bottom, top] = this.view.spec.extent;
     const places = this.run.program.get(x),
       labels = this.run.program.get(y);
@@ -650,7 +667,7 @@ class View {
   constructor(model, module, root) {
     const spec = (this.spec = model.get("spec"));
     const view = model.get("data");
-    Object.assign(this, { model, module, playing: false, due: 0, tests: false });
+    Object.assign(this, { model, module, playing: false, due: 0, tests: false, cost: 6 });
     this.data = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
     this.state = { picks: [...model.get("picks")], other: null, speed: "200" };
     this.uid = `gvp-${Math.random().toString(36).slice(2, 9)}`;
@@ -944,13 +961,14 @@ class View {
     const speed = SPEEDS.find(([key]) => key === this.state.speed)[1];
     const passed = Math.min(now - (this.last ?? now), 100);
     this.last = now;
+    const room = clamp(FRAME - this.cost, LEAST, FRAME);
     if (speed === Infinity) {
-      this.advance(1e9, BUDGET);
+      this.advance(1e9, room);
       return;
     }
     this.due += (speed * passed) / 1000;
     const whole = Math.floor(this.due);
-    const done = whole ? this.advance(whole, BUDGET) : 0;
+    const done = whole ? this.advance(whole, room) : 0;
     this.due = done < whole ? 0 : this.due - whole; // too slow here: no debt
   }
 
@@ -964,11 +982,16 @@ class View {
       const { label, texts } = this.spec.sliders[this.state.other?.which ?? 0] ?? {};
       const pick = this.picks(which)[this.state.other?.which ?? 0];
       field.name.textContent = this.state.other ? `${"AB"[which]}: ${label} ${texts[pick]}` : "";
-      set(field.canvas, { "aria-label": this.describe(which) });
+      if (!this.playing) set(field.canvas, { "aria-label": this.describe(which) });
     });
-    for (const chart of this.charts) chart.draw();
-    this.count.textContent = `step ${this.runs[0].step.toLocaleString("en")}`;
+    if (!this.playing || started - (this.charted ?? 0) > CHARTS) {
+      this.charted = started;
+      for (const chart of this.charts) chart.draw();
+      this.count.textContent = `step ${this.runs[0].step.toLocaleString("en")}`;
+    }
     if (this.details.open && !(started - (this.tabled ?? 0) < 500)) this.tabulate();
+    // What a drawing takes, smoothed; the browser's own share is about as much.
+    this.cost += 0.2 * (2 * (performance.now() - started) - this.cost);
   }
 
   // ---- words and numbers
