@@ -23,6 +23,7 @@ __all__ = [
     "evidence",
     "grid",
     "landscape",
+    "live",
     "losses",
     "models",
     "page",
@@ -34,7 +35,7 @@ __all__ = [
     "widgets",
 ]
 
-_MODULES = ("curvature", "evidence", "landscape", "plot", "widgets")
+_MODULES = ("curvature", "evidence", "landscape", "live", "plot", "widgets")
 _FUNCTIONS = {  # name: module that defines it
     "claim": "evidence",
     "page": "evidence",

@@ -23,8 +23,9 @@ import pandas as pd
 
 from . import _controls, _display, _records, evidence
 from ._still import still
+from .playground import Playground
 
-__all__ = ["Explorer"]
+__all__ = ["Explorer", "Playground"]
 
 STATIC = Path(__file__).parent / "static"
 STEP = 0.01  # of progress: below one per cent nobody sees it, and a message costs time
