@@ -30,6 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._fingerprint import _globals_read
+
 __all__ = ["Experiment", "Program", "experiments", "load"]
 
 STATIC = Path(__file__).parent / "static"
@@ -275,9 +277,8 @@ def _said(fn: Callable, seen: set) -> str:
         if isinstance(node, ast.FunctionDef) and _is_text(first[0]):
             node.body = first[1:] or [ast.Pass()]
     parts = [ast.unparse(parsed)]
-    names = {n.id for n in ast.walk(parsed) if isinstance(n, ast.Name)}
-    for name in sorted(names & set(fn.__globals__)):
-        used = fn.__globals__[name]
+    for name in _globals_read(fn.__code__):
+        used = fn.__globals__.get(name)
         if inspect.isfunction(used) and used.__module__ == fn.__module__:
             parts.append(_said(used, seen))
         elif isinstance(used, int | float | str | tuple):

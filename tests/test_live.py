@@ -918,6 +918,7 @@ def test_only_what_the_code_says_counts(page):
     same = code(page)
     assert code(page, ("a comment", "another")) == same
     assert code(page, ("Half of it.", "The half.")) == same
+    assert code(page, ("FACTOR = 0.5", "x = 3; FACTOR = 0.5")) == same  # not its x
     assert code(page, ("FACTOR * x", "x * FACTOR")) != same
     assert code(page, ("= 0.5", "= 0.25")) != same
     assert code(page, ('x="n"', 'x="n 2"')) != same

@@ -495,7 +495,7 @@ def test_two_runs_differ_in_one_slider(opened):
         press(page, "Step")
     shows(page, 3)
     names = page.locator(".gvp-name").all_inner_texts()
-    assert names == ["A: Learning rate 0.1", "B: Learning rate 0.01"]
+    assert names == ["A: Learning rate 0.1", "B (dashed): Learning rate 0.01"]
     assert picture(page, 0) != picture(page, 1)
     settled(page, "noise.vs=lr%3A0.01")
     slider(page, "Learning rate (B)").press("ArrowRight")

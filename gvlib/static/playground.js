@@ -981,7 +981,8 @@ class View {
       field.draw(colours);
       const { label, texts } = this.spec.sliders[this.state.other?.which ?? 0] ?? {};
       const pick = this.picks(which)[this.state.other?.which ?? 0];
-      field.name.textContent = this.state.other ? `${"AB"[which]}: ${label} ${texts[pick]}` : "";
+      const letter = ["A", "B (dashed)"][which];
+      field.name.textContent = this.state.other ? `${letter}: ${label} ${texts[pick]}` : "";
       if (!this.playing) set(field.canvas, { "aria-label": this.describe(which) });
     });
     if (!this.playing || started - (this.charted ?? 0) > CHARTS) {
@@ -1068,9 +1069,9 @@ class View {
     this.width = width;
     const two = this.runs.length > 1,
       wide = width >= 560;
-    const half = Math.floor((width - 24) / 2);
-    const size = wide ? Math.min(half, 380) : Math.min(width, 420);
-    for (const field of this.pictures) field.layout(two && !wide ? Math.min(width, 340) : size);
+    const half = Math.floor((width - (wide ? 24 : 10)) / 2);
+    const size = wide || two ? Math.min(half, 380) : Math.min(width, 420);
+    for (const field of this.pictures) field.layout(size);
     const across = wide ? (two ? half : width - 24 - size) : width;
     for (const chart of this.charts) chart.layout(across);
     this.node.style.setProperty("--gvp-size", `${size}px`);
