@@ -604,9 +604,11 @@ def test_it_pauses_when_out_of_view(opened):
 
 
 def test_reduced_motion_draws_once_a_second(opened):
-    count = """() => { const p = CanvasRenderingContext2D.prototype, f = p.putImageData;
+    count = """() => {
+        const p = CanvasRenderingContext2D.prototype, f = p.putImageData;
         window.drawn = 0;
-        p.putImageData = function (...a) { window.drawn++; return f.apply(this, a); }; }"""
+        p.putImageData = function (...a) {
+            window.drawn++; return f.apply(this, a); }; }"""
     drawn = {}
     for motion in ("reduce", "no-preference"):
         page = opened(reduced_motion=motion)
