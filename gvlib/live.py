@@ -320,7 +320,7 @@ def experiments(page: Path) -> dict[str, Any]:
     """Run a page's cells tagged `live`, and only those; gives their variables.
 
     They stand on their own: torch, F (torch.nn.functional) and gv are imported, all
-    else they define or import themselves.
+    else they define or import themselves. What a cell ends with is kept as `_1`, ...
     """
     import gvlib
 
@@ -329,7 +329,11 @@ def experiments(page: Path) -> dict[str, Any]:
         file = f"{page} (cell {number})"
         # inspect.getsource finds the text of functions here.
         linecache.cache[file] = (len(code), None, code.splitlines(True), file)
-        exec(compile(code, file, "exec"), space)
+        tree = ast.parse(code, file)
+        if isinstance(tree.body[-1], ast.Expr):
+            name = ast.Name(f"_{number}", ast.Store())
+            tree.body[-1] = ast.Assign([name], tree.body[-1].value)
+        exec(compile(ast.fix_missing_locations(tree), file, "exec"), space)
     return space
 
 

@@ -876,6 +876,7 @@ def half(x):
 
 FACTOR = 0.5
 lab = gv.live.Experiment("halves", [half], x="n")
+"the end"
 ```
 """
 
@@ -907,6 +908,15 @@ def test_the_command_finds_the_experiments_of_a_page(page, compiler):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert "halves: OUT OF STEP" in done.stdout, done.stderr
     assert done.returncode == 1
+
+
+def test_only_live_cells_run_and_their_ends_are_kept(page):
+    found = live.experiments(page)
+    assert found["_2"] == "the end"
+    assert found["lab"].functions["half"](torch.ones(2))["x"].tolist() == [0.5, 0.5]
+    assert live.has_live_cells(page)
+    page.write_text(PAGE.replace("live]", "lively]"), "utf-8")
+    assert not live.has_live_cells(page)
 
 
 def code(page, change=("", "")):

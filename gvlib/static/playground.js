@@ -378,7 +378,7 @@ class Field {
     const [left, right, bottom, top] = this.view.spec.extent;
     const places = this.run.program.get(x),
       labels = this.run.program.get(y);
-    const r = (optional ? 2.4 : 3.4) * clamp(size / 340, 0.8, 1.2);
+    const r = (optional ? 2.4 : 3.4) * clamp(size / 340, 0.6, 1.2);
     for (let k = 0; k < labels.length; k++) {
       const px = (size * (places[2 * k] - left)) / (right - left),
         py = (size * (top - places[2 * k + 1])) / (top - bottom);
