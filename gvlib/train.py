@@ -4,9 +4,10 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -47,12 +48,15 @@ class Runs:
     `records` has every column of the population's members, then epoch, step, loss and
     accuracy on each set (train_loss, train_accuracy, test_loss, ...), and seconds since
     the start of the member's chunk (see `train`). `population` holds each member as it
-    was when it stopped. `diverged` lists the members whose loss was not finite.
+    was when it stopped. `diverged` lists the members whose loss was not finite. `kept`
+    has the population after each epoch that `train` was told to keep, in order of
+    epochs; its values are the snapshots that `gvlib.landscape.plane` takes.
     """
 
     records: pd.DataFrame
     population: Population
     diverged: pd.DataFrame
+    kept: dict[int, Population] = field(default_factory=dict)
 
     def _where(self, where: Mapping) -> pd.DataFrame:
         rows = self.records
@@ -127,6 +131,7 @@ def train(
     how: str = "auto",
     chunk: int | None = None,
     compile: bool = False,
+    keep: Iterable[int] = (),
     progress: bool | None = None,
 ) -> Runs:
     """Train every member of a population; the population given is left as it was.
@@ -157,6 +162,9 @@ def train(
         chunk: members trained together; by default as many as suit the device.
         compile: torch.compile the step of "vmap"; costs some 20 s, and pays when a run
             is long. "loop" was measured slower compiled and is left as it is.
+        keep: epochs after which all weights and buffers are kept, 0 for the start, in
+            `Runs.kept`; a member that has stopped keeps its last. Each is a copy of the
+            whole population, on its device.
         progress: a bar on stderr; by default for a person who waits over 2 s.
 
     Raises:
@@ -165,6 +173,12 @@ def train(
 
     Warns:
         DivergedWarning: names the members whose loss was not finite.
+
+    >>> from gvlib import data, models
+    >>> nets = Population(lambda: models.MLP(2, 4, 2), {"seed": [0, 1]}, device="cpu")
+    >>> runs = globals()["train"](nets, data.moons(20, seed=0), epochs=4, keep=[0, 2])
+    >>> runs.kept
+    {0: Population(2 x 22 parameters on cpu), 2: Population(2 x 22 parameters on cpu)}
     """
     how = _choose(how, population, compile)
     plan = _Plan(
@@ -172,6 +186,7 @@ def train(
         batches, stop_at, record_every, precision, how, compile and how == "vmap",
     )  # fmt: skip
     _check(plan, chunk)
+    keep = _epochs(keep, epochs)
     hyper = _hyper(population, lr=lr, momentum=momentum, weight_decay=weight_decay)
     others = test if isinstance(test, Mapping) else {"test": test}
     _check_names(population, others)
@@ -179,14 +194,18 @@ def train(
     sets = {k: _fit_data(k, s, population) for k, s in sets.items() if s is not None}
     _check_outputs(population, sets)
     _check_loss(population, sets["train"], loss)
-    trained = population.select(range(len(population)))
+    trained, *copies = (
+        population.select(range(len(population))) for _ in range(1 + len(keep))
+    )
+    kept = dict(zip(keep, copies, strict=True))
     phase = _phases(population.net, sets["train"], plan)
     rows = []
     with _bar(progress, len(population) * epochs) as bar, _precision(precision):
         for members in _chunks(population, plan, chunk):
             with _memory_hint(len(members)):
-                rows += _Chunk(trained, members, sets, hyper, plan, phase).run(bar)
-    return _runs(trained, rows)
+                some = _Chunk(trained, kept, members, sets, hyper, plan, phase)
+                rows += some.run(bar)
+    return _runs(trained, kept, rows)
 
 
 def _convolutional(population: Population) -> bool:
@@ -223,6 +242,20 @@ def _check(plan: _Plan, chunk: int | None) -> None:
         raise ValueError(f"precision is {plan.precision!r}; use one of {_PRECISIONS}")
     if plan.stop_at is not None and not 0 < plan.stop_at <= 1:
         raise ValueError(f"stop_at is {plan.stop_at}; give an accuracy in (0, 1]")
+
+
+def _epochs(keep: Iterable[int], epochs: int) -> list[int]:
+    """The epochs to keep, in order and once each."""
+    want = f"give whole numbers from 0 (the start) to {epochs} (epochs), as in [0, 1]"
+    if isinstance(keep, str) or not isinstance(keep, Iterable):
+        raise TypeError(f"keep is {keep!r}; {want}")
+    chosen = set()
+    for epoch in keep:
+        whole = isinstance(epoch, Integral) and not isinstance(epoch, bool)
+        if not (whole and 0 <= epoch <= epochs):
+            raise ValueError(f"keep has {epoch!r}; {want}")
+        chosen.add(int(epoch))
+    return sorted(chosen)
 
 
 def _hyper(population: Population, **given: float) -> dict[str, Tensor]:
@@ -354,7 +387,7 @@ def _precision(precision: str) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def _runs(trained: Population, rows: list[dict]) -> Runs:
+def _runs(trained: Population, kept: dict[int, Population], rows: list[dict]) -> Runs:
     records = pd.DataFrame(rows).sort_values(["member", "epoch"], ignore_index=True)
     members = trained.members.reset_index(names="member")
     records = members.merge(records, on="member")
@@ -368,7 +401,7 @@ def _runs(trained: Population, rows: list[dict]) -> Runs:
             DivergedWarning,
             stacklevel=3,
         )
-    return Runs(records, trained, diverged)
+    return Runs(records, trained, diverged, kept)
 
 
 # --- one chunk of members -----------------------------------------------------------
@@ -378,11 +411,13 @@ def _runs(trained: Population, rows: list[dict]) -> Runs:
 class _Chunk:
     """Some members of `trained`, trained as one until each has stopped.
 
-    `active` are the rows of `trained` that the stacked tensors hold, `alive` says which
-    of them still train (compiled steps keep those that stopped, others drop them).
+    `kept` are the populations to fill in, by epoch. `active` are the rows of `trained`
+    that the stacked tensors hold, `alive` says which of them still train (compiled
+    steps keep those that stopped, others drop them).
     """
 
     trained: Population
+    kept: dict[int, Population]
     active: Tensor
     sets: dict[str, Dataset]
     hyper: dict[str, Tensor]
@@ -419,9 +454,11 @@ class _Chunk:
         for epoch in range(1, plan.epochs + 1):
             steps += self._epoch((epoch - 1) / plan.epochs)
             tick(size)
+            if epoch in self.kept:
+                self._store(self.alive, [self.kept[epoch]])
             if epoch % plan.record_every == 0 or epoch == plan.epochs:
                 stopped = self._record(epoch, steps, start) | (epoch == plan.epochs)
-                self._retire(stopped & self.alive)
+                self._retire(stopped & self.alive, epoch)
             if not self.alive.any():
                 tick(size * (plan.epochs - epoch))
                 break
@@ -478,14 +515,20 @@ class _Chunk:
         loss, hits = (sum(part) / len(data) for part in zip(*totals, strict=True))
         return loss, hits
 
-    def _retire(self, stopped: Tensor) -> None:
+    def _store(self, rows: Tensor, populations: Iterable[Population]) -> None:
+        """Write the weights and buffers of some active members into populations."""
+        for population in populations:
+            for kind in ("params", "buffers"):
+                stacked = getattr(population, kind)
+                for name, tensor in getattr(self, kind).items():
+                    stacked[name][self.active[rows]] = tensor[rows]
+
+    def _retire(self, stopped: Tensor, epoch: int) -> None:
         """Keep the weights of members that stopped, and train on without them."""
         if not stopped.any():
             return
-        for kind in ("params", "buffers"):
-            for name, tensor in getattr(self, kind).items():
-                kept = getattr(self.trained, kind)[name]
-                kept[self.active[stopped]] = tensor[stopped]
+        later = (nets for kept, nets in self.kept.items() if kept > epoch)
+        self._store(stopped, [self.trained, *later])
         self.alive = self.alive & ~stopped
         if self.plan.compile:  # another number of members would be compiled anew
             return

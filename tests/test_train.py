@@ -222,6 +222,97 @@ def test_a_member_stops_when_it_fits_and_keeps_those_weights(compile):
         assert_same(runs.population[row], alone.population[0], 1e-5)
 
 
+def assert_same_populations(found, expected, rows=slice(None), tolerance=0.0):
+    for kind in ("params", "buffers"):
+        stacked = getattr(found, kind)
+        for name, tensor in getattr(expected, kind).items():
+            torch.testing.assert_close(
+                stacked[name][rows], tensor[rows], rtol=tolerance, atol=tolerance
+            )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("how", ["vmap", "loop"])
+@pytest.mark.parametrize("name", ["dropout", "batchnorm"])
+def test_kept_weights_are_those_of_a_shorter_run(name, how, device):
+    make, shape = NETS[name]
+    data = make_set(shape)
+    settings = {"batch": 16, "lr": 0.05, "how": how, "chunk": 2, "record_every": 3}
+    population = gv.Population(make, {"seed": [4, 9, 2]}, device=device)
+    runs = gv.train(population, data, epochs=5, keep=[5, 2, 0, 2], **settings)
+    assert list(runs.kept) == [0, 2, 5], "in order, once each"
+    assert_same_populations(runs.kept[0], population)
+    shorter = gv.train(population, data, epochs=2, **settings).population
+    assert_same_populations(runs.kept[2], shorter, tolerance=1e-6)
+    assert_same_populations(runs.kept[5], runs.population)
+    assert runs.kept[2].device == population.device
+    assert runs.kept[2].members.equals(population.members)
+    plane = gv.landscape.plane(list(runs.kept.values()), member=1)
+    assert plane.path.shape == (3, 2)
+
+
+@pytest.mark.parametrize("compile", COMPILE)
+def test_a_member_that_stopped_is_kept_as_it_was_then(compile):
+    data = make_set((12,), n=30)
+    members = {"seed": [0, 1, 2], "lr": [0.3, 0.02, 0.1]}
+    population = gv.Population(NETS["mlp"][0], members, device="cpu")
+    settings = {"batch": 10, "momentum": 0.0, "compile": compile}
+    runs = gv.train(
+        population, data, epochs=60, stop_at=1.0, keep=range(61), **settings
+    )
+    stops = runs.records.groupby("member")["epoch"].max().to_numpy()
+    assert len(set(stops)) > 1, "the test needs members that stop at different epochs"
+    free = gv.train(population, data, epochs=60, keep=range(61), **settings)
+    for row, stop in enumerate(stops):
+        for epoch in (0, 1, stop - 1, stop):
+            assert_same_populations(runs.kept[epoch], free.kept[epoch], row, 1e-5)
+        for epoch in range(stop, 61):
+            assert_same_populations(runs.kept[epoch], runs.population, row)
+    early, name = stops.argmin(), "layers.0.weight"
+    moved = free.kept[60].params[name][early] - runs.kept[60].params[name][early]
+    assert moved.abs().max() > 1e-4, "a free run goes on"
+
+
+def test_keeping_changes_no_result_and_copies_share_no_memory():
+    data, start = make_set((12,)), mlp()
+    plain, runs = (
+        gv.train(start, data, data, epochs=3, keep=keep) for keep in ((), [0, 1, 3])
+    )
+    assert plain.kept == {}
+    assert_same_populations(plain.population, runs.population)
+    assert plain.records.drop(columns="seconds").equals(
+        runs.records.drop(columns="seconds")
+    )
+    every = [start, *runs.kept.values(), runs.population]
+    places = {nets.params["layers.0.weight"].data_ptr() for nets in every}
+    assert len(places) == len(every)
+
+
+@pytest.mark.parametrize(
+    "keep, error, words",
+    [
+        ([1, 4], ValueError, r"keep has 4; give whole numbers from 0 .* to 3"),
+        ([-1], ValueError, "keep has -1"),
+        ([1.0], ValueError, r"keep has 1\.0"),
+        ([1, True], ValueError, "keep has True"),
+        (2, TypeError, "keep is 2; give whole numbers"),
+        ("12", TypeError, "keep is '12'"),
+    ],
+)
+def test_epochs_that_cannot_be_kept_are_refused_before_training(keep, error, words):
+    class Untouchable(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(2, 2))
+
+        def forward(self, x):
+            raise AssertionError("it was run")
+
+    population = gv.Population(Untouchable, {"seed": [0]}, device="cpu")
+    with pytest.raises(error, match=words):
+        gv.train(population, make_set((12,)), epochs=3, keep=keep)
+
+
 @pytest.mark.parametrize("batches", ["own", "shared"])
 @pytest.mark.parametrize("other", [{"chunk": 2}, {"how": "loop"}])
 def test_chunks_change_nothing(batches, other):
