@@ -15,6 +15,7 @@ import inspect
 import itertools
 import json
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ __all__ = ["Playground"]
 STATIC = Path(__file__).parent / "static"
 CHUNK = 512  # points of the picture that go through the network at once: fits a cache
 PICTURE = 64  # points of the picture along each side, as in playground.js
+SPEEDS = ["5", "30", "200", "1000", "max"]  # steps a second, as in playground.js
 DTYPES = {"f32": np.float32, "i32": np.int32}
 
 
@@ -67,6 +69,8 @@ class Playground:
         formats: Mapping[str, str] | None = None,
         lines: Sequence[float] | str = (),
         start: Mapping[str, Any] | None = None,
+        compare: Mapping[str, Any] | None = None,
+        speed: float | str = 200,
         extent: tuple[float, float, float, float] | None = None,
         log_time: bool = False,
         steps: int = 300,
@@ -78,8 +82,10 @@ class Playground:
         `curves` {"title": names} groups the single numbers (else: accuracies together,
         others alone); `formats` writes sliders and numbers as "percent" or "number";
         `lines` are scores that get a dashed line beside the boundary, or the name of a
-        number m for lines at -m and m; `extent` is left, right, bottom, top; `log_time`
-        draws steps on a log axis; the static picture is taken after `steps`.
+        number m for lines at -m and m; `start` is where the sliders stand at first, and
+        `compare` {slider: value} what a second run beside it differs in; `speed` is in
+        steps a second, or "max"; `extent` is left, right, bottom, top; `log_time` draws
+        steps on a log axis; the static picture is taken after `steps`.
 
         Raises ValueError, TypeError or FileNotFoundError that say what doesn't fit.
         """
@@ -107,6 +113,8 @@ class Playground:
             "log": log_time,
             **variants,
             "start": picks,
+            "other": self._other(compare),
+            "speed": _controls.one_of("speed", str(speed), SPEEDS),
         }
         self._check_names()
         self.spec["extent"] = self._extent(extent)
@@ -221,6 +229,21 @@ class Playground:
                 f"the slider {name} is a number of the step, but has words"
             )
         return made | {"restarts": name in restarts}
+
+    def _other(self, compare: Mapping[str, Any] | None) -> dict | None:
+        """The slider in which a second run differs at first, and where it stands."""
+        if not compare:
+            return None
+        if len(compare) > 1:
+            raise ValueError(
+                f"compare is {dict(compare)}: two runs side by side differ in one "
+                "slider"
+            )
+        names = [s["name"] for s in self.sliders]
+        (name,) = compare
+        which = names.index(_controls.one_of("compare", name, names))
+        picks, _ = _controls.start(compare, self.sliders, [])
+        return {"which": which, "pick": picks[which]}
 
     def _check_names(self) -> None:
         names = {s["name"] for s in self.sliders}
@@ -395,13 +418,13 @@ class Playground:
 
     def html(self) -> str:
         """The static page's HTML: module and data, and a picture without JavaScript."""
+        # Deflated, since base64 of plain bytes compresses badly on its way to a reader.
         buffers = {"wasm": self.program.wasm, "data": self.data}
+        coded = {k: base64.b64encode(zlib.compress(v, 9)) for k, v in buffers.items()}
         packed = json.dumps(
             {
-                "state": self._state(),
-                "buffers": {
-                    k: base64.b64encode(v).decode() for k, v in buffers.items()
-                },
+                "state": self._state() | {"deflated": True},
+                "buffers": {k: v.decode() for k, v in coded.items()},
             },
             separators=(",", ":"),
             allow_nan=False,
@@ -441,7 +464,7 @@ class Playground:
         return {"spec": self.spec, "picks": self.spec["start"]}
 
     def _provenance(self) -> str:
-        size = len(self.program.wasm) / 1000
+        size = len(zlib.compress(self.program.wasm, 9)) / 1000
         return (
             f"Trains in your browser: {size:.0f} KB of WebAssembly, compiled from this "
             "page's own train step"

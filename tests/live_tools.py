@@ -5,13 +5,16 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from gvlib.live import Experiment, Program
+from gvlib.playground import Playground
 
 RUNNER = Path(__file__).parent / "live_run.mjs"
 
@@ -128,3 +131,68 @@ def agrees(lab: Experiment, step: str, tensors: dict, found: dict, names: list) 
     runs = (in_torch(lab, nudged(tensors, names, k), step, 100) for k in range(24))
     own = max(float((joined(run, names) - double).abs().max()) for run in runs)
     return float((ours - double).abs().max()) <= 4 * own
+
+
+# ---- a page's Playground at random settings ------------------------------------------
+
+# The same program, with the module that the page itself loads.
+IN_BROWSER = """async (jobs) => {
+  const { Program } = await import("./static/playground.js");
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+  const answers = [];
+  for (const job of jobs) {
+    const program = new Program(await WebAssembly.compile(bytes(job.wasm)), job.spec);
+    program.resize(job.sizes);
+    for (const [name, text] of Object.entries(job.set)) {
+      const array = job.spec.tensors[name].dtype === "f32" ? Float32Array : Int32Array;
+      program.set(name, new array(bytes(text)));
+    }
+    const calls = job.call.map(([name, repeats]) => program.call(name, repeats));
+    const found = { calls };
+    for (const name of job.get) {
+      const view = new Uint8Array(program.get(name).slice().buffer);
+      found[name] = btoa(String.fromCharCode(...view));
+    }
+    answers.push(found);
+  }
+  return answers;
+}"""
+
+
+def random_jobs(view: Playground, count: int = 20) -> list[tuple[dict, dict]]:
+    """(first tensors, job of 100 steps) at random positions of all sliders."""
+    draw, spec, found = np.random.default_rng(0), view.program.spec, []
+    train = spec["functions"]["train"]
+    states = [n for n in train["outputs"] if n in train["inputs"]]
+    while len(found) < count:
+        setting = {s["name"]: draw.choice(s["values"]).item() for s in view.sliders}
+        tensors = view.tensors(**setting)
+        after = in_torch(view.lab, tensors, "train", 100)
+        if not all(torch.isfinite(after[n]).all() for n in states):
+            continue  # it diverged: no numbers to compare
+        sizes = {"g": 512}
+        for name, tensor in tensors.items():
+            shape = spec["tensors"][name]["shape"]
+            sizes |= dict(zip(shape, tensor.shape, strict=True))
+        sizes = {s: sizes[s] for s in spec["sizes"]}
+        found.append(
+            (tensors, job(view.program, sizes, tensors, [["train", 100]], states))
+        )
+    return found
+
+
+def check_settings(view: Playground, run: Callable) -> None:
+    """States after 100 steps of `run` are torch's, for 20 random settings."""
+    begun, jobs = zip(*random_jobs(view), strict=True)
+    for tensors, a_job, found in zip(begun, jobs, run(list(jobs)), strict=True):
+        assert agrees(view.lab, "train", tensors, found, a_job["get"])
+
+
+def same_bits(page: Any, view: Playground) -> None:
+    """Chromium, in this page beside static/, ends with node's bits."""
+    jobs = [a_job for _, a_job in random_jobs(view)]
+    answers = page.evaluate(IN_BROWSER, jobs)
+    for a_job, ours, theirs in zip(jobs, answers, in_node(jobs), strict=True):
+        found = unpacked(ours, a_job["spec"], a_job["sizes"])
+        for name in a_job["get"]:
+            assert found[name].numpy().tobytes() == theirs[name].numpy().tobytes()

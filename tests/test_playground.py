@@ -8,11 +8,10 @@ import shutil
 from pathlib import Path
 
 import live_lab
-import numpy as np
 import pytest
 import torch
 from live_lab import LAB, initial, playground
-from live_tools import agrees, in_node, in_torch, job, needs
+from live_tools import check_settings, in_node, in_torch, needs, same_bits
 
 from gvlib import _display, live
 from gvlib import playground as module
@@ -118,6 +117,10 @@ def bad(**change):
         ({"start": {"h": 5}}, ValueError, "h 5 is not among"),
         ({"extent": (1, 0, 0, 1)}, ValueError, "expected left < right"),
         ({"alt": ""}, ValueError, "expected words"),
+        ({"compare": {"depth": 1}}, ValueError, "compare is 'depth': expected one of"),
+        ({"compare": {"h": 4, "lr": 0.1}}, ValueError, "differ in one slider"),
+        ({"compare": {"h": 5}}, ValueError, "h 5 is not among"),
+        ({"speed": 7}, ValueError, "speed is '7': expected one of 5, 30"),
     ],
 )
 def test_bad_options_are_named(changes, error, message):
@@ -171,57 +174,8 @@ def test_under_a_kernel_it_is_an_anywidget(view):
     json.dumps(widget.spec, allow_nan=False)
 
 
-# ---- what pages ship -----------------------------------------------------------------
-
-CHAPTERS = Path(__file__).resolve().parent.parent / "chapters"
-PAGES = [p for p in sorted(CHAPTERS.rglob("*.md")) if live.has_live_cells(p)]
-
-
-@pytest.fixture(scope="module", params=PAGES, ids=lambda p: p.stem)
-def shipped(request):
-    """The Playgrounds of a page, made by its own cells."""
-    values = live.experiments(request.param).values()
-    found = [v for v in values if isinstance(v, Playground)]
-    assert found, f"{request.param} has live cells, but no Playground"
-    return found
-
-
-def test_shipped_modules_are_in_step(shipped):
-    for view in shipped:
-        for name, content in view.lab.build().files().items():
-            assert (STATIC / name).read_bytes() == content, f"build it with {live.HOW}"
-
-
-def test_shipped_modules_are_torch_s_for_20_settings(shipped):
-    for view in shipped:
-        check_settings(view)
-
-
-def check_settings(view, count=20):
-    """States after 100 steps, at random positions of all sliders."""
-    draw = np.random.default_rng(0)
-    train = view.program.spec["functions"]["train"]
-    states = [n for n in train["outputs"] if n in train["inputs"]]
-    jobs, begun = [], []
-    while len(jobs) < count:
-        setting = {s["name"]: draw.choice(s["values"]).item() for s in view.sliders}
-        tensors = view.tensors(**setting)
-        single = in_torch(view.lab, tensors, "train", 100)
-        if not all(torch.isfinite(single[n]).all() for n in states):
-            continue  # it diverged: no numbers to compare
-        begun.append(tensors)
-        sizes = view.program.spec["sizes"] | {"g": 512}
-        for name, tensor in tensors.items():
-            shape = view.program.spec["tensors"][name]["shape"]
-            sizes |= dict(zip(shape, tensor.shape, strict=True))
-        sizes = {s: sizes[s] for s in view.program.spec["sizes"]}
-        jobs.append(job(view.program, sizes, tensors, [["train", 100]], states))
-    for found, tensors in zip(in_node(jobs), begun, strict=True):
-        assert agrees(view.lab, "train", tensors, found, states)
-
-
 def test_the_lab_of_these_tests_is_torch_s_for_20_settings(view):
-    check_settings(view)
+    check_settings(view, in_node)
 
 
 # ---- in a browser --------------------------------------------------------------------
@@ -243,8 +197,9 @@ def site(tmp_path_factory, serve, view):
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(STATIC, folder / "static")
     far = f'<p style="height: 3000px">Far above.</p>{view.html()}'
+    pair = playground(compare={"lr": 0.01}, speed="max").html()
     for theme in ("light", "dark"):
-        for name, body in (("one", view.html()), ("far", far)):
+        for name, body in (("one", view.html()), ("far", far), ("pair", pair)):
             page = HEAD.format(theme=theme, body=body)
             (folder / f"{name}-{theme}.html").write_text(page, "utf-8")
     (folder / "live.html").write_text(
@@ -318,45 +273,8 @@ def readings(page):
     return page.locator(".gvp-key b").all_inner_texts()
 
 
-# The same program, with the module that the page itself loads.
-IN_BROWSER = """async (jobs) => {
-  const { Program } = await import("./static/playground.js");
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
-  const answers = [];
-  for (const job of jobs) {
-    const program = new Program(await WebAssembly.compile(bytes(job.wasm)), job.spec);
-    program.resize(job.sizes);
-    for (const [name, text] of Object.entries(job.set)) {
-      const array = job.spec.tensors[name].dtype === "f32" ? Float32Array : Int32Array;
-      program.set(name, new array(bytes(text)));
-    }
-    for (const [name, repeats] of job.call) program.call(name, repeats);
-    const found = {};
-    for (const name of job.get) {
-      const view = new Uint8Array(program.get(name).slice().buffer);
-      found[name] = btoa(String.fromCharCode(...view));
-    }
-    answers.push(found);
-  }
-  return answers;
-}"""
-
-
-def test_chromium_and_node_give_the_same_bits(opened, view, built):
-    draw = np.random.default_rng(0)
-    names = [n for n in LAB.tensors if n.startswith("params")]
-    jobs = []
-    for _ in range(20):
-        setting = {s["name"]: draw.choice(s["values"]).item() for s in view.sliders}
-        setting["lr"] = min(setting["lr"], 1.0)
-        tensors = view.tensors(**setting)
-        sizes = {"h": setting["h"], "n": 160, "m": 200, "g": 512}
-        jobs.append(job(built, sizes, tensors, [["train", 100]], [*names, "loss"]))
-    answers = opened().evaluate(IN_BROWSER, jobs)
-    for ours, found in zip(answers, in_node(jobs), strict=True):
-        for name in [*names, "loss"]:
-            theirs = found[name].numpy().tobytes()
-            assert base64.b64decode(ours[name]) == theirs
+def test_chromium_and_node_give_the_same_bits(opened, view):
+    same_bits(opened(), view)
 
 
 def test_the_numbers_on_the_page_are_torch_s(opened, view):
@@ -511,6 +429,20 @@ def test_two_runs_differ_in_one_slider(opened):
     page.get_by_label("Compare with").select_option("nothing")
     assert page.locator(".gvp-canvas").count() == 1
     assert page.errors == []
+
+
+def test_a_page_may_begin_with_two_runs(opened):
+    page = opened("pair")
+    assert page.locator(".gvp-canvas").count() == 2
+    names = page.locator(".gvp-name").all_inner_texts()
+    assert names == ["A: Learning rate 0.1", "B (dashed): Learning rate 0.01"]
+    assert page.get_by_label("Speed").input_value() == "max"
+    page.get_by_label("Compare with").select_option("nothing")
+    settled(page, "noise.vs=nothing")
+    reloaded = opened("pair", query=page.url.split(".html")[1])
+    assert reloaded.locator(".gvp-canvas").count() == 1
+    assert reloaded.locator(".gvx-note").first.is_hidden()
+    assert page.errors + reloaded.errors == []
 
 
 @pytest.mark.parametrize(

@@ -601,8 +601,8 @@ function match({ values, texts, numeric, label }, text) {
 
 /** The state in the page's address: sliders, the comparison, the speed. */
 class Address {
-  constructor(id, sliders) {
-    Object.assign(this, { id, sliders });
+  constructor(id, { sliders, other }) {
+    Object.assign(this, { id, sliders, other });
   }
 
   read(state) {
@@ -617,12 +617,13 @@ class Address {
       const text = query.get(`${this.id}.${control.name}`);
       if (text !== null) state.picks[i] = ask(control, text) ?? state.picks[i];
     });
+    if (query.get(`${this.id}.vs`) === "nothing") state.other = null;
     const [name, value] = (query.get(`${this.id}.vs`) ?? "").split(/:(.*)/s);
     const which = this.sliders.findIndex((s) => s.name === name);
     if (which >= 0) {
       const index = ask(this.sliders[which], value ?? "");
       state.other = { which, pick: index ?? state.picks[which] };
-    } else if (name) said.push(`The link compares “${name.slice(0, 20)}”, which is no slider.`);
+    } else if (name && name !== "nothing") said.push(`The link compares “${name.slice(0, 20)}”, which is no slider.`);
     const speed = query.get(`${this.id}.speed`);
     if (SPEEDS.some(([key]) => key === speed)) state.speed = speed;
     return said;
@@ -638,7 +639,8 @@ class Address {
     if (other) {
       const { name, values } = this.sliders[other.which];
       searchParams.set(`${this.id}.vs`, `${name}:${values[other.pick]}`);
-    } else searchParams.delete(`${this.id}.vs`);
+    } else if (this.other) searchParams.set(`${this.id}.vs`, "nothing");
+    else searchParams.delete(`${this.id}.vs`);
     return url;
   }
 
@@ -664,15 +666,14 @@ class Address {
 // ---- the whole ----------------------------------------------------------------------
 
 class View {
-  constructor(model, module, root) {
+  constructor(model, module, data, root) {
     const spec = (this.spec = model.get("spec"));
-    const view = model.get("data");
-    Object.assign(this, { model, module, playing: false, due: 0, tests: false, cost: 6 });
-    this.data = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
-    this.state = { picks: [...model.get("picks")], other: null, speed: "200" };
+    Object.assign(this, { model, module, data, playing: false, due: 0, tests: false, cost: 6 });
+    const { other, speed } = spec;
+    this.state = { picks: [...model.get("picks")], other: other && { ...other }, speed };
     this.uid = `gvp-${Math.random().toString(36).slice(2, 9)}`;
     const host = model.get("host");
-    this.address = host ? new Address(host.replace(/^gv-/, ""), spec.sliders) : null;
+    this.address = host ? new Address(host.replace(/^gv-/, ""), spec) : null;
     this.said = this.address ? this.address.read(this.state) : [];
     this.runs = [new Run(spec, module, this.data)];
     this.build(root);
@@ -1131,6 +1132,15 @@ function palette(node) {
   return found;
 }
 
+/** A block of bytes of the state, which a static page deflates. */
+async function bytes(model, name) {
+  const { buffer, byteOffset, byteLength } = model.get(name);
+  const whole = buffer.slice(byteOffset, byteOffset + byteLength);
+  if (!model.get("deflated")) return whole;
+  const plain = new Blob([whole]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(plain).arrayBuffer();
+}
+
 async function render({ model, el }) {
   const problem = "This browser lacks WebAssembly with SIMD, which training here needs.";
   if (!Program.supported()) {
@@ -1139,9 +1149,8 @@ async function render({ model, el }) {
     el.append(tag("p", { class: "gv-error", role: "alert" }, problem));
     return undefined;
   }
-  const wasm = model.get("wasm");
-  const bytes = wasm.buffer.slice(wasm.byteOffset, wasm.byteOffset + wasm.byteLength);
-  const view = new View(model, await WebAssembly.compile(bytes), el);
+  const module = await WebAssembly.compile(await bytes(model, "wasm"));
+  const view = new View(model, module, await bytes(model, "data"), el);
   return () => view.close();
 }
 
