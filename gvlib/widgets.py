@@ -6,7 +6,6 @@ from JSON in the page, which also carries a picture and a table for a reader wit
 JavaScript; in a script its text is printed.
 """
 
-import base64
 import functools
 import hashlib
 import html
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from . import _controls, _display, _records, evidence
+from ._packed import fine_step, pack
 from ._still import still
 from .playground import Playground
 
@@ -230,11 +230,13 @@ class Explorer:
 
     def html(self) -> str:
         """The static page's HTML: data, and a picture and table without JavaScript."""
-        data = base64.b64encode(self.values.tobytes()).decode()
         state = self._state()
         state["spec"] = state["spec"] | {"compute": False}  # there is no kernel to ask
         packed = json.dumps(
-            {"state": state, "buffers": {"values": data}},
+            {
+                "state": state,
+                "packed": {"values": pack(self.values, step=self._step())},
+            },
             separators=(",", ":"),
             allow_nan=False,
         ).replace("<", "\\u003c")  # nothing in the data can close the script element
@@ -245,6 +247,13 @@ class Explorer:
             f'<script type="application/json">{packed}</script>'
             f'<div class="gv-fallback gvx">{picture}</div></div>'
         )
+
+    def _step(self) -> float:
+        """How finely a static page holds values: a heat map's colours are few."""
+        value = self.spec["value"]
+        if isinstance(self._recipe, _records.Images) and value["scale"] == "linear":
+            return fine_step(*value["limits"])
+        return 0.0
 
     def widget(self) -> Any:
         """The anywidget (made once) that shows this under a kernel."""

@@ -1,6 +1,6 @@
 // Mounts a widget's module on a static page: no kernel, no libraries, no outside request.
 // The page holds <div class="gv-static" data-module="explorer"> with the state as JSON,
-// arrays as base64, and a picture (.gv-fallback) for readers without JavaScript.
+// arrays as base64 (also packed by gvlib._packed), and a picture (.gv-fallback) for readers without JavaScript.
 
 class Model {
   constructor(state) {
@@ -30,12 +30,26 @@ class Model {
 const bytes = (text) =>
   new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
 
+// What gvlib._packed.pack made: deflated, the first bytes of all float32s first.
+async function unpacked(text) {
+  const deflated = new Blob([bytes(text)]).stream();
+  const stream = deflated.pipeThrough(new DecompressionStream("deflate"));
+  const inflated = new Response(stream).arrayBuffer().catch(() => {
+    throw new Error("its numbers came cut short or damaged");
+  });
+  const planes = new Uint8Array(await inflated);
+  const count = planes.length / 4;
+  const whole = Uint8Array.from(planes, (_, k) => planes[(k % 4) * count + (k >> 2)]);
+  return new DataView(whole.buffer);
+}
+
 async function mount(el) {
   const fallback = el.querySelector(".gv-fallback");
   const place = document.createElement("div");
   try {
-    const { state, buffers } = JSON.parse(el.querySelector("script").textContent);
+    const { state, buffers, packed } = JSON.parse(el.querySelector("script").textContent);
     for (const key in buffers) state[key] = bytes(buffers[key]);
+    for (const key in packed) state[key] = await unpacked(packed[key]);
     const { module, version } = el.dataset;
     const loaded = (
       await import(new URL(`${module}.js?v=${version ?? ""}`, import.meta.url))
