@@ -24,8 +24,9 @@ from . import _controls, _display, _records, evidence
 from ._packed import fine_step, pack
 from ._still import still
 from .playground import Playground
+from .surface3d import Surface
 
-__all__ = ["Explorer", "Playground"]
+__all__ = ["Explorer", "Playground", "Surface"]
 
 STATIC = Path(__file__).parent / "static"
 STEP = 0.01  # of progress: below one per cent nobody sees it, and a message costs time

@@ -1,0 +1,503 @@
+"""Surface: a loss surface in 3-D that the reader turns, its map, and a slice through it.
+
+The heights are embedded as numbers and drawn by one ES module, `static/surface.js`, on
+a plain canvas: under a kernel as an anywidget, on a static page mounted by
+`static/host.js`. A reader without JavaScript finds the same surface from one side, its
+map, and the losses along both axes.
+"""
+
+import base64
+import functools
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import _controls, _display, _relief, evidence
+from .landscape import Surface as Landscape
+
+__all__ = ["Surface"]
+
+STATIC = Path(__file__).parent / "static"
+ANGLES = list(range(0, 180, 3))  # of the slice, in degrees: fine enough to drag
+# How the picture is looked at: degrees about the vertical, degrees above the horizon,
+# size in per cent; and the range that the module keeps each in.
+VIEWS = {"turn": (0, 359, 325), "tilt": (0, 90, 36), "zoom": (50, 300, 100)}
+ROWS = 11  # of the data table, along each axis
+# Bits of a float32 that are dropped: 12 of 23 leave an error below 0.013 %, finer than
+# the three digits that are shown, and the page packs much smaller.
+DROPPED = 12
+
+
+class Surface:
+    """Loss surfaces on one grid: turned, cut along any line, and compared.
+
+    Height is the loss on one data set, the same scale for all surfaces. The point, the
+    slice through it and the surface are chosen by mouse, touch or keyboard; a mouse
+    that passes over the surface, the map or the slice reads the values there.
+    """
+
+    def __init__(
+        self,
+        surfaces: Landscape | Mapping[str, Landscape],
+        *,
+        set: str = "train",
+        title: str,
+        alt: str,
+        caption: str = "",
+        labels: Mapping[str, str] | None = None,
+        clip: float | None = None,
+        log: bool = False,
+        marks: Mapping[str, tuple[float, float]] | None = None,
+        start: Mapping[str, Any] | None = None,
+        seeds: int | None = None,
+        id: str | None = None,
+    ):
+        """Show `surfaces`, from `gv.landscape.surface`; several by name, on one grid.
+
+        Args:
+            surfaces: one, or {"with skip connections": ..., "without": ...}. Each
+                member of a population's surface is a choice of its own, named by the
+                columns in which the members differ ("seed 0", "seed 1").
+            set: the data set whose loss (and accuracy) is shown.
+            title, alt, caption: words; alt says what the picture shows.
+            labels: other words for "a", "b", "loss", "accuracy".
+            clip: losses above it are cut off, which the view says and counts.
+            log: height and the slice's loss on a log scale.
+            marks: places with names, {"good": (0, 0), "bad": (1, 0)}.
+            start: first setting, of "surface" (a name), "a", "b" (the nearest computed
+                point), "angle" (degrees, to 3), "turn", "tilt", "zoom" (degrees and per
+                cent) and "open" (cut open along the slice).
+            seeds: how many, for the line that says where the numbers come from.
+            id: names the view in the page's address.
+
+        Raises TypeError for what is no surface; ValueError for unequal grids, a set
+        that a surface lacks, no finite loss at all, a clip that leaves nothing, a log
+        scale of losses that are not above 0, and words that are missing.
+
+        >>> from gvlib import data, landscape, models
+        >>> net, moons = models.MLP(2, 8, 2), data.moons(50, seed=0)
+        >>> one, two = (landscape.direction(net, seed=s) for s in (0, 1))
+        >>> found = landscape.surface(net, one, two, {"train": moons}, points=5)
+        >>> Surface(found, title="A surface", alt="A bowl.").values.shape
+        (1, 2, 5, 5)
+        """
+        known = _unfolded(surfaces)
+        first = next(iter(known.values()))
+        self.values = _packed(known, set)
+        label = _labels(labels, set)
+        self.spec = {
+            **_words(title, alt, caption, id),
+            "a": _axis("a", label, first.a),
+            "b": _axis("b", label, first.b),
+            "height": _height(self.values[:, 0], label["loss"], clip, log),
+            "accuracy": label["accuracy"] if self.values.shape[1] > 1 else None,
+        }
+        self.spec["surfaces"] = self._surfaces(list(known))
+        self.spec |= {
+            "marks": self._marks(marks or {}),
+            "start": self._start(start or {}),
+            "notes": _notes(known),
+            "provenance": evidence.provenance(seeds),
+        }
+        self._widget = None
+
+    # ---- what is shown first ---------------------------------------------------------
+
+    def _surfaces(self, names: list[str]) -> list[dict]:
+        """Name and facts of each surface."""
+        height, found = self.spec["height"], []
+        for name, (loss, *_) in zip(names, self.values, strict=True):
+            at = np.unravel_index(np.nanargmin(loss), loss.shape)
+            place = " and ".join(
+                f"{self.spec[k]['label']} = {self.spec[k]['texts'][i]}"
+                for k, i in zip("ab", at[::-1], strict=True)
+            )
+            low = _controls.measured_text(float(loss[at]), "number")
+            said = [f"Lowest computed {_lower(height['label'])}: {low} at {place}."]
+            holes, cut = int(np.isnan(loss).sum()), int((loss > height["top"]).sum())
+            if holes:
+                said.append(
+                    f"{holes:,} of {loss.size:,} points are no finite number: the "
+                    "surface has holes there (× on the map)."
+                )
+            if cut:
+                top = _controls.measured_text(height["top"], "number")
+                said.append(
+                    f"{cut:,} of {loss.size:,} points lie above {top} and are cut off."
+                )
+            found.append({"name": name, "said": " ".join(said), "holes": holes})
+        return found
+
+    def _marks(self, marks: Mapping) -> list[list]:
+        found = []
+        for name, place in marks.items():
+            a, b = map(float, place)
+            for key, value in (("a", a), ("b", b)):
+                low, high = self.spec[key]["limits"]
+                if not low <= value <= high:
+                    raise ValueError(
+                        f"the mark {name!r} has {key} = {value:g}, outside the "
+                        f"surface's {low:g} to {high:g}"
+                    )
+            found.append([str(name), a, b])
+        return found
+
+    def _start(self, start: Mapping) -> dict:
+        """The first setting as indices, degrees and per cent."""
+        known = ["surface", "a", "b", "angle", *VIEWS, "open"]
+        if unknown := sorted(set(start) - set(known)):
+            raise ValueError(f"start names {unknown}; the settings are {known}")
+        names = [s["name"] for s in self.spec["surfaces"]]
+        asked = _controls.one_of("start: surface", start.get("surface", names[0]), names)
+        found = {"surface": names.index(asked)}
+        for key in ("a", "b"):
+            values = np.array(self.spec[key]["values"])
+            low, high = self.spec[key]["limits"]
+            value = _within(key, start.get(key, min(max(0, low), high)), low, high)
+            found[key] = int(abs(values - value).argmin())
+        angle = _within("angle", start.get("angle", 0), 0, 180)
+        found["angle"] = round(angle / 3) % len(ANGLES)
+        for key, (low, high, usual) in VIEWS.items():
+            found[key] = round(_within(key, start.get(key, usual), low, high))
+        return found | {"open": int(bool(start.get("open", False)))}
+
+    # ---- where it is shown -----------------------------------------------------------
+
+    def show(self) -> None:
+        """Show it here: the widget in a notebook, its text in a script."""
+        if not _display.in_notebook():
+            print(self.text())
+            return
+        from IPython.display import display
+
+        display(self)
+
+    def text(self) -> str:
+        """Title, alt text and the values at the first point, as plain text."""
+        spec, start = self.spec, self.spec["start"]
+        shown = spec["surfaces"][start["surface"]]
+        values = self.values[start["surface"], :, start["b"], start["a"]]
+        rows = [f"  {label}: {text}" for label, text in self._measured(values)]
+        where = ", ".join(f"{spec[k]['label']} {spec[k]['texts'][start[k]]}" for k in "ab")
+        name = f"{shown['name']}, " if shown["name"] else ""
+        head = [f"Surface: {spec['title']}", spec["alt"], f"At {name}{where}:", *rows]
+        return "\n".join([*head, shown["said"], *spec["notes"], spec["provenance"]])
+
+    def _measured(self, values: np.ndarray) -> list[tuple[str, str]]:
+        """Label and text of loss and accuracy, values (fields,)."""
+        labels = [self.spec["height"]["label"], self.spec["accuracy"]]
+        styles = ("number", "percent")
+        return [
+            (label, "no number" if np.isnan(v) else _controls.measured_text(v, style))
+            for label, style, v in zip(labels, styles, values.tolist(), strict=False)
+        ]
+
+    def html(self) -> str:
+        """The static page's HTML: data, and a picture and table without JavaScript."""
+        data = base64.b64encode(self.values.tobytes()).decode()
+        packed = json.dumps(
+            {"state": self._state(), "buffers": {"values": data}},
+            separators=(",", ":"),
+            allow_nan=False,
+        ).replace("<", "\\u003c")  # nothing in the data can close the script element
+        return (
+            f'<div class="gv-static" id="gv-{html.escape(self.spec["id"])}" '
+            f'data-module="surface" data-version="{_version("surface.js")}">'
+            f'<script type="application/json">{packed}</script>'
+            f'<div class="gv-fallback gvx gvs">{self._still()}</div></div>'
+        )
+
+    def widget(self) -> Any:
+        """The anywidget (made once) that shows this under a kernel."""
+        if self._widget is None:
+            values = self.values.tobytes()
+            self._widget = _widget_class()(**self._state(), values=values)
+        return self._widget
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str | None:
+        return self.html() if _display.static_build() else None
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        text = {"text/plain": self.text()}
+        if _display.static_build() or not _display.in_notebook():
+            return text
+        # anywidget also tells Colab here where to find its widget manager.
+        data, metadata = self.widget()._repr_mimebundle_()
+        return {**data, **text}, metadata
+
+    def _state(self) -> dict:
+        return {"spec": self.spec, "at": self.spec["start"]}
+
+    # ---- without JavaScript ----------------------------------------------------------
+
+    def _still(self) -> str:
+        spec, start = self.spec, self.spec["start"]
+        shown = spec["surfaces"][start["surface"]]
+        picture = _relief.picture(spec, self.values[start["surface"], 0])
+        several = len(spec["surfaces"])
+        said = [
+            "With JavaScript, the surface can be turned and cut along any line"
+            + (f", and there are {several} to choose from." if several > 1 else "."),
+            spec["caption"],
+            shown["said"],
+            *spec["notes"],
+        ]
+        return (
+            f'<p class="gvx-title">{html.escape(spec["title"])}</p>{picture}'
+            f"{self._table()}"
+            f'<p class="gvx-caption">{html.escape(" ".join(filter(None, said)))} '
+            f'<span class="gvx-source">{html.escape(spec["provenance"])}</span></p>'
+        )
+
+    def _table(self) -> str:
+        """Loss and accuracy along both axes through the first point."""
+        spec, start = self.spec, self.spec["start"]
+        block = self.values[start["surface"]]
+        name = spec["surfaces"][start["surface"]]["name"]
+        where = ", ".join(f"{spec[k]['label']} {spec[k]['texts'][start[k]]}" for k in "ab")
+        bodies = []
+        lines = {"a": block[:, start["b"]], "b": block[:, :, start["a"]]}
+        for key, line in lines.items():
+            chosen = np.unique(np.linspace(0, line.shape[1] - 1, ROWS).round())
+            rows = [
+                f'<tr><th scope="row">{html.escape(spec[key]["texts"][i])}</th>'
+                + "".join(f"<td>{text}</td>" for _, text in self._measured(line[:, i]))
+                + "</tr>"
+                for i in chosen.astype(int)
+            ]
+            head = "".join(
+                f'<th scope="col">{html.escape(text)}</th>'
+                for text in [spec[key]["label"], *(n for n, _ in self._measured(line[:, 0]))]
+            )
+            bodies.append(f"<tbody><tr>{head}</tr>{''.join(rows)}</tbody>")
+        said = " · ".join(filter(None, [name, f"along both axes through {where}"]))
+        return (
+            f'<div class="gvx-scroll" tabindex="0" role="region" '
+            f'aria-label="Data table: {html.escape(spec["title"])}">'
+            f'<table class="gvx-table"><caption>{html.escape(said)}</caption>'
+            f"{''.join(bodies)}</table></div>"
+        )
+
+
+# ---- what the view is made from ------------------------------------------------------
+
+
+def _unfolded(surfaces: Any) -> dict[str, Landscape]:
+    """Name -> surface of one network (b, a); all on one grid."""
+    given = surfaces if isinstance(surfaces, Mapping) else {"": surfaces}
+    if not given:
+        raise ValueError("surfaces is empty; give at least one")
+    known = {}
+    for name, found in given.items():
+        if not isinstance(found, Landscape):
+            raise TypeError(
+                f"{name or 'surfaces'} is a {type(found).__name__}: expected what "
+                "gv.landscape.surface returns, or a mapping from names to such"
+            )
+        known |= _members(str(name), found)
+    (first, one), *others = known.items()
+    for name, other in others:
+        same = [
+            x.shape == y.shape and np.allclose(x, y)
+            for x, y in ((one.a, other.a), (one.b, other.b))
+        ]
+        if not all(same):
+            raise ValueError(
+                f"{first!r} and {name!r} have unequal grids; compute both with the same "
+                "span and points"
+            )
+    return known
+
+
+def _members(name: str, found: Landscape) -> dict[str, Landscape]:
+    """The surface of each member of a population, or the one of a network."""
+    if next(iter(found.loss.values())).ndim == 2:
+        return {name: found}
+    table, several = found.members, {}
+    varied = [c for c in table.columns if table[c].nunique() > 1]
+    for i in range(len(table)):
+        row = table.iloc[i]
+        texts = [f"{c.replace('_', ' ')} {_controls.value_text(row[c])}" for c in varied]
+        said = ", ".join(filter(None, [name, *(texts or [f"member {i}"])]))
+        several[said] = replace(
+            found,
+            loss={k: v[i] for k, v in found.loss.items()},
+            accuracy={k: v[i] for k, v in found.accuracy.items()},
+        )
+    return several
+
+
+def _packed(known: Mapping[str, Landscape], name: str) -> np.ndarray:
+    """(surfaces, fields, b, a) float32: the loss, and the accuracy where all have it."""
+    losses, accuracies = [], []
+    for which, found in known.items():
+        where = f" of {which!r}" if which else ""
+        if name not in found.loss:
+            raise ValueError(
+                f"the surface{where} has no set {name!r}; it has {', '.join(found.loss)}"
+            )
+        loss = np.asarray(found.loss[name], dtype=float)
+        if loss.shape != (len(found.b), len(found.a)) or min(loss.shape) < 2:
+            raise ValueError(
+                f"the loss{where} has shape {loss.shape}; expected (b, a) = "
+                f"{(len(found.b), len(found.a))}, at least 2 x 2"
+            )
+        if not np.isfinite(loss).any():
+            raise ValueError(f"no loss{where} is a finite number: nothing to show")
+        losses.append(np.where(np.isfinite(loss), loss, np.nan))
+        accuracies.append(found.accuracy.get(name))
+    fields = [losses]
+    if all(a is not None and np.isfinite(a).any() for a in accuracies):
+        fields.append(accuracies)
+    exact = np.stack([np.stack(f) for f in fields], axis=1).astype("<f4")
+    half = 1 << (DROPPED - 1)
+    bits = (exact.view("<u4") + half) >> DROPPED << DROPPED
+    return np.where(np.isfinite(exact), bits.view("<f4"), np.float32("nan"))
+
+
+def _axis(name: str, label: Mapping[str, str], values: np.ndarray) -> dict:
+    """A control over the coordinates, which must rise in even steps."""
+    steps = np.diff(values)
+    if not (steps > 0).all() or np.ptp(steps) > 1e-3 * steps[0]:
+        raise ValueError(f"{name} must rise in even steps, as numpy.linspace does")
+    # linspace leaves 1e-17 where 0 is meant
+    values = np.where(abs(values) < 1e-9 * np.ptp(values), 0.0, values)
+    return _controls.axis(name, label[name], values)
+
+
+def _height(losses: np.ndarray, label: str, clip: float | None, log: bool) -> dict:
+    """Limits, ticks and contour levels of the height, for losses (surfaces, b, a)."""
+    low, high = float(np.nanmin(losses)), float(np.nanmax(losses))
+    if clip is not None:
+        if not (_controls.is_number(clip) and clip > 0):
+            raise ValueError(f"clip is {clip!r}; give a loss above 0, or None")
+        if clip <= low:
+            raise ValueError(
+                f"clip is {clip:g}, but the lowest loss is {low:.3g}: nothing would be "
+                "left; give a clip above it"
+            )
+        high = min(high, float(clip))
+    if log and low <= 0:
+        raise ValueError(
+            f"the lowest loss is {low:g}: a log height needs losses above 0; leave log out"
+        )
+    if not log and 0 < low < (high - low) / 10:
+        low = 0.0  # the floor of a surface that nearly reaches 0 is 0
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    scale = "log" if log else "linear"
+    return {
+        "label": label,
+        "scale": scale,
+        "limits": [low, high],
+        "top": high,
+        "ticks": _controls.ticks(low, high, scale, "number"),
+        "levels": _levels(low, high, log),
+    }
+
+
+def _levels(low: float, high: float, log: bool) -> list[float]:
+    """About a dozen round losses between the limits, for contour lines."""
+    if log:
+        decades = np.log10(high / low)
+        parts = (1, 2, 5) if decades < 3 else (1, 3) if decades < 7 else (1,)
+        powers = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        levels = [m * 10.0**p for p in powers for m in parts]
+    else:
+        raw = (high - low) / 12
+        power = 10.0 ** np.floor(np.log10(raw))
+        step = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= raw)
+        levels = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
+    margin = 1e-6 * (high - low)
+    return [float(f"{v:.6g}") for v in levels if low + margin < v < high - margin]
+
+
+def _labels(labels: Mapping[str, str] | None, name: str) -> dict[str, str]:
+    from .plot import NAMES
+
+    usual = {"a": "a", "b": "b"}
+    for key in ("loss", "accuracy"):
+        usual[key] = NAMES.get(f"{name}_{key}", f"{key} ({name})".capitalize())
+    if unknown := sorted(set(labels or {}) - set(usual)):
+        raise ValueError(f"labels names {unknown}; expected some of {list(usual)}")
+    return {k: str(v) for k, v in {**usual, **(labels or {})}.items()}
+
+
+def _notes(known: Mapping[str, Landscape]) -> list[str]:
+    """How the surfaces were computed, once where it is the same for all."""
+    hows = {name: found.how for name, found in known.items() if found.how}
+    notes = []
+    if len(set(hows.values())) == 1 and len(hows) == len(known):
+        notes.append(f"{_upper(next(iter(hows.values())))}.")
+    else:
+        notes += [f"{_upper(name)}: {how}." for name, how in hows.items()]
+    said = "Between computed points, surface and slice are interpolated."
+    return [*notes, said]
+
+
+def _within(name: str, value: Any, low: float, high: float) -> float:
+    value = value.item() if hasattr(value, "item") else value
+    if not (_controls.is_number(value) and low <= value <= high):
+        raise ValueError(
+            f"start: {name} is {value!r}; expected a number from {low:g} to {high:g}"
+        )
+    return value
+
+
+def _words(title: str, alt: str, caption: str, id: str | None) -> dict:
+    for name, text in (("title", title), ("alt", alt)):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(
+                f"{name} is {text!r}: expected words. The alt text says what the "
+                "picture shows, for those who do not see it"
+            )
+    slug = re.sub(r"[^a-z0-9]+", "-", str(id or title).lower()).strip("-")
+    return {"id": slug or "surface", "title": title, "alt": alt, "caption": caption}
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """Eight digits that change with a static file, so that no old copy is used."""
+    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:8]
+
+
+@functools.cache
+def _widget_class() -> type:
+    """The anywidget class; made when first used, so that a script needs no widgets."""
+    import anywidget
+    import traitlets
+
+    def synced(trait: Any) -> Any:
+        return trait.tag(sync=True)
+
+    class SurfaceWidget(anywidget.AnyWidget):
+        # Colab shows every output in a frame of its own, so the house colours come
+        # with the widget.
+        _esm = (STATIC / "surface.js").read_text("utf-8")
+        _css = "\n".join(
+            (STATIC / name).read_text("utf-8")
+            for name in ("gv.css", "explorer.css", "surface.css")
+        )
+        spec = synced(traitlets.Dict())
+        values = synced(traitlets.Bytes())
+        at = synced(traitlets.Dict())
+
+    return SurfaceWidget
