@@ -153,7 +153,23 @@ def figure(
     height = height or (HEIGHT if rows == 1 else 0.5 + 2.4 * rows)
     with style():
         fig = Figure(figsize=(width, height))
-        return fig, fig.subplots(rows, columns, **options)
+        house = {"axes_class": _Axes, **options.pop("subplot_kw", {})}
+        return fig, fig.subplots(rows, columns, subplot_kw=house, **options)
+
+
+class _Axes(Axes):
+    """Axes whose titles and legends look alike wherever they are made.
+
+    Matplotlib reads their style when they are made, which is after the `with` block.
+    """
+
+    def set_title(self, *args: Any, **options: Any) -> Any:
+        with style():
+            return super().set_title(*args, **options)
+
+    def legend(self, *args: Any, **options: Any) -> Any:
+        with style():
+            return super().legend(*args, **options)
 
 
 def reference(ax: Axes, value: float, text: str, *, along: str = "y") -> None:

@@ -178,6 +178,23 @@ def test_figure_has_the_axes_asked_for():
     assert fig.get_figheight() > plot.figure()[0].get_figheight()
 
 
+def test_titles_and_legends_made_later_are_in_the_style():
+    _, (left, right) = plot.figure(1, 2)
+    left.set_title("first")
+    right.plot([0, 1], label="a line")
+    right.set(title="second")
+    legend = right.legend()
+    with plot.style():
+        size, frame = (
+            plot.mpl.rcParams[k] for k in ("axes.titlesize", "legend.frameon")
+        )
+    for ax, text in ((left, "first"), (right, "second")):
+        assert ax.get_title("left") == text
+        assert ax.get_title("center") == ""
+        assert ax._left_title.get_size() == size
+    assert legend.get_frame_on() == frame != plot.mpl.rcParams["legend.frameon"]
+
+
 def test_seaborn_draws_in_the_style():
     import seaborn
 
