@@ -140,10 +140,32 @@ def _pictures(spec: dict, block: np.ndarray) -> str:
         alt = html.escape(f"{spec['alt']} ({series['label']})")
         figures.append(
             f'<div class="gvx-panel"><p>{html.escape(series["label"])}</p>'
-            f'<img alt="{alt}" width="{columns}" height="{rows}" '
-            f'src="data:image/png;base64,{data}"></div>'
+            f'<div class="gvx-still"><img alt="{alt}" width="{columns}" '
+            f'height="{rows}" src="data:image/png;base64,{data}">'
+            f"{_dots(spec)}</div></div>"
         )
     return f'<div class="gvx-panels">{"".join(figures)}</div>'
+
+
+def _dots(spec: dict) -> str:
+    """The data over a picture: discs for class 0, squares for the others."""
+    if not spec["points"]:
+        return ""
+    x, y = spec["cursors"]
+    ends = (100, 0) if spec["origin"] == "lower" else (0, 100)
+    across, down = _placer(x, 0, 100), _placer(y, *ends)
+    dots = [
+        f'<rect class="gvx-point gvx-point1" x="{across(px) - 1:.1f}" '
+        f'y="{down(py) - 1:.1f}" width="2" height="2"/>'
+        if kind
+        else f'<circle class="gvx-point gvx-point0" cx="{across(px):.1f}" '
+        f'cy="{down(py):.1f}" r="1.1"/>'
+        for px, py, kind in spec["points"]
+    ]
+    return (
+        '<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">'
+        f"{''.join(dots)}</svg>"
+    )
 
 
 def _shares(values: np.ndarray, value: dict) -> np.ndarray:

@@ -950,6 +950,14 @@ def test_without_javascript_there_are_a_picture_and_a_table(site, tab):
     page = tab(f"{site}/both-light.html", java_script_enabled=False)
     assert page.locator("#gv-fit svg").is_visible()
     assert page.locator("#gv-boundary img").count() == 2
+    dots = page.locator("#gv-boundary .gvx-still").first.locator(".gvx-point")
+    places = [dot.bounding_box() for dot in dots.all()]
+    image = page.locator("#gv-boundary img").first.bounding_box()
+    for (x, y, _), dot in zip(probability().spec["points"], places, strict=True):
+        right = image["x"] + image["width"] * x
+        down = image["y"] + image["height"] * (1 - y / 0.6)
+        assert dot["x"] + dot["width"] / 2 == pytest.approx(right, abs=3)
+        assert dot["y"] + dot["height"] / 2 == pytest.approx(down, abs=3)
     mean = lines()._rows()[0][1]
     assert mean in page.locator("#gv-fit table").inner_text()
     assert "with JavaScript, sliders move" in page.locator("#gv-fit").inner_text()
