@@ -19,20 +19,24 @@ TALL, FLOOR, MIDDLE, AWAY = 1.05, -0.5, 0.2, 5.5
 WIDE, HIGH = 390, 330  # of the 3-D part, in pixels; the map stands at its right
 MAP = 250
 CELLS = 25  # along each side: as many as the eye needs here, and 30 KB
-TONES, SHADES = 17, 13  # steps of colour, and from dark to light: classes in surface.css
+TONES, SHADES = 17, 13  # steps of colour and of light, classes in surface.css
 LIGHT = (-0.6, -0.35, 0.75)  # stands at the reader's left: right, back, up
 
 
-def picture(spec: dict, loss: np.ndarray) -> str:
-    """SVG of the losses (b, a): from the first side, and as a map with contour lines."""
-    heights = _heights(spec["height"], loss)
+def picture(spec: dict, fields: np.ndarray) -> str:
+    """SVG of a surface, fields (1 + others, b, a): from one side, and as a map."""
+    heights = _heights(spec["height"], fields[0])
+    shades = heights
+    if spec["colour"]:
+        low, high = spec["colour"]["limits"]
+        shades = (fields[1 + spec["colour"]["field"]] - low) / (high - low)
     eye = _Eye(spec["start"]["turn"], spec["start"]["tilt"])
     parts = [
         f'<svg class="gvs-still" viewBox="0 0 {WIDE + MAP + 50} {HIGH}" role="img" '
         f'aria-label="{html.escape(spec["alt"])}">',
         *_floor(spec, eye, heights),
-        *_cells(heights, eye),
-        *_map(spec, heights),
+        *_cells(heights, shades, eye),
+        *_map(spec, heights, shades),
     ]
     return "".join([*parts, "</svg>"])
 
@@ -106,19 +110,18 @@ def _floor(spec: dict, eye: _Eye, heights: np.ndarray) -> list[str]:
     near = np.where(eye.place[:2] > 0, 1.16, -1.16)
     places = eye.project(flat(np.array([[0, near[1]], [near[0], 0]])))
     for key, (x, y) in zip("ab", places, strict=True):
-        text = html.escape(spec[key]["label"])
-        parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{text}</text>')
+        parts.append(_text(x, y, "middle", spec[key]["label"]))
     return parts
 
 
-def _cells(heights: np.ndarray, eye: _Eye) -> list[str]:
+def _cells(heights: np.ndarray, shades: np.ndarray, eye: _Eye) -> list[str]:
     """The surface's cells, far ones first; what is cut or a hole is left out."""
     rows, columns = (
         np.unique(np.linspace(0, n - 1, CELLS + 1).round().astype(int))
         for n in heights.shape
     )
     x, y = _base(heights.shape[1])[columns], _base(heights.shape[0])[rows]
-    h = heights[np.ix_(rows, columns)]
+    h, tones = (v[np.ix_(rows, columns)] for v in (heights, shades))
     order = [
         np.argsort(-abs((at[1:] + at[:-1]) / 2 - eye.place[k]), kind="stable")
         for k, at in enumerate((x, y))
@@ -131,9 +134,9 @@ def _cells(heights: np.ndarray, eye: _Eye) -> list[str]:
             if not (corners[:, 2].mean() <= 1 and np.isfinite(corners).all()):
                 continue
             corners[:, 2] = np.minimum(corners[:, 2], 1)
-            mean = corners[:, 2].mean()
             corners[:, 2] *= TALL
-            kind = f"{_tone(mean)} gvs-l{_shade(corners, eye)}"
+            tone = tones[j : j + 2, i : i + 2].mean()
+            kind = f"{_tone(tone)} gvs-l{_shade(corners, eye)}"
             parts.append(_path(eye.project(corners), kind, "Z"))
     return parts
 
@@ -153,12 +156,12 @@ def _tone(height: float) -> str:
     return f"gvs-h{round((TONES - 1) * min(max(height, 0), 1))}"
 
 
-def _map(spec: dict, heights: np.ndarray) -> list[str]:
+def _map(spec: dict, heights: np.ndarray, shades: np.ndarray) -> list[str]:
     """Heights from above as a PNG, with contour lines and the ends of the axes."""
     from ._svg import TOKENS
 
     stops = np.array([_rgb(TOKENS[f"s{k}"]) for k in range(1, 10)])
-    shares = np.clip(np.nan_to_num(heights[::-1]), 0, 1)
+    shares = np.clip(np.nan_to_num(shades[::-1]), 0, 1)
     pixels = np.stack(
         [np.interp(shares, np.linspace(0, 1, 9), stops[:, c]) for c in range(3)], -1
     )
@@ -182,10 +185,12 @@ def _map(spec: dict, heights: np.ndarray) -> list[str]:
         (left - 6, top + 10, "end", b["texts"][-1]),
         (left - 6, top + MAP / 2, "end", b["label"]),
     ]
-    return parts + [
-        f'<text x="{x}" y="{y}" text-anchor="{anchor}">{html.escape(text)}</text>'
-        for x, y, anchor, text in texts
-    ]
+    return parts + [_text(*text) for text in texts]
+
+
+def _text(x: float, y: float, anchor: str, text: str) -> str:
+    said = html.escape(text)
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{said}</text>'
 
 
 def _rgb(colour: str) -> list[int]:

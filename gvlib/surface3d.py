@@ -1,4 +1,4 @@
-"""Surface: a loss surface in 3-D that the reader turns, its map, and a slice through it.
+"""Surface: a loss surface in 3-D that the reader turns, its map, and a slice of it.
 
 The heights are embedded as numbers and drawn by one ES module, `static/surface.js`, on
 a plain canvas: under a kernel as an anywidget, on a static page mounted by
@@ -54,6 +54,7 @@ class Surface:
         labels: Mapping[str, str] | None = None,
         clip: float | None = None,
         log: bool = False,
+        colour: str | None = None,
         marks: Mapping[str, tuple[float, float]] | None = None,
         start: Mapping[str, Any] | None = None,
         seeds: int | None = None,
@@ -67,9 +68,11 @@ class Surface:
                 columns in which the members differ ("seed 0", "seed 1").
             set: the data set whose loss (and accuracy) is shown.
             title, alt, caption: words; alt says what the picture shows.
-            labels: other words for "a", "b", "loss", "accuracy".
+            labels: other words for "a", "b", "loss", "accuracy" and "colour".
             clip: losses above it are cut off, which the view says and counts.
             log: height and the slice's loss on a log scale.
+            colour: a set, such as "test", whose accuracy colours the surface: height
+                is then what training sees, colour what it does not.
             marks: places with names, {"good": (0, 0), "bad": (1, 0)}.
             start: first setting, of "surface" (a name), "a", "b" (the nearest computed
                 point), "angle" (degrees, to 3), "turn", "tilt", "zoom" (degrees and per
@@ -90,14 +93,15 @@ class Surface:
         """
         known = _unfolded(surfaces)
         first = next(iter(known.values()))
-        self.values = _packed(known, set)
-        label = _labels(labels, set)
+        label = _labels(labels, set, colour)
+        self.values, others = _packed(known, set, colour)
         self.spec = {
             **_words(title, alt, caption, id),
             "a": _axis("a", label, first.a),
             "b": _axis("b", label, first.b),
             "height": _height(self.values[:, 0], label["loss"], clip, log),
-            "accuracy": label["accuracy"] if self.values.shape[1] > 1 else None,
+            "others": [label[key] for key in others],
+            "colour": _colour(self.values, others) if colour else None,
         }
         self.spec["surfaces"] = self._surfaces(list(known))
         self.spec |= {
@@ -155,7 +159,8 @@ class Surface:
         if unknown := sorted(set(start) - set(known)):
             raise ValueError(f"start names {unknown}; the settings are {known}")
         names = [s["name"] for s in self.spec["surfaces"]]
-        asked = _controls.one_of("start: surface", start.get("surface", names[0]), names)
+        asked = start.get("surface", names[0])
+        _controls.one_of("start: surface", asked, names)
         found = {"surface": names.index(asked)}
         for key in ("a", "b"):
             values = np.array(self.spec[key]["values"])
@@ -185,18 +190,24 @@ class Surface:
         shown = spec["surfaces"][start["surface"]]
         values = self.values[start["surface"], :, start["b"], start["a"]]
         rows = [f"  {label}: {text}" for label, text in self._measured(values)]
-        where = ", ".join(f"{spec[k]['label']} {spec[k]['texts'][start[k]]}" for k in "ab")
         name = f"{shown['name']}, " if shown["name"] else ""
-        head = [f"Surface: {spec['title']}", spec["alt"], f"At {name}{where}:", *rows]
-        return "\n".join([*head, shown["said"], *spec["notes"], spec["provenance"]])
+        head = [f"Surface: {spec['title']}", spec["alt"], f"At {name}{self._where()}:"]
+        return "\n".join(
+            [*head, *rows, shown["said"], *spec["notes"], spec["provenance"]]
+        )
+
+    def _where(self) -> str:
+        """The first point in words."""
+        axes = ((self.spec[k], self.spec["start"][k]) for k in "ab")
+        return ", ".join(f"{axis['label']} {axis['texts'][i]}" for axis, i in axes)
 
     def _measured(self, values: np.ndarray) -> list[tuple[str, str]]:
-        """Label and text of loss and accuracy, values (fields,)."""
-        labels = [self.spec["height"]["label"], self.spec["accuracy"]]
-        styles = ("number", "percent")
+        """Label and text of loss and accuracies, values (fields,)."""
+        labels = [self.spec["height"]["label"], *self.spec["others"]]
+        styles = ["number"] + ["percent"] * (len(labels) - 1)
         return [
             (label, "no number" if np.isnan(v) else _controls.measured_text(v, style))
-            for label, style, v in zip(labels, styles, values.tolist(), strict=False)
+            for label, style, v in zip(labels, styles, values.tolist(), strict=True)
         ]
 
     def html(self) -> str:
@@ -243,7 +254,7 @@ class Surface:
     def _still(self) -> str:
         spec, start = self.spec, self.spec["start"]
         shown = spec["surfaces"][start["surface"]]
-        picture = _relief.picture(spec, self.values[start["surface"], 0])
+        picture = _relief.picture(spec, self.values[start["surface"]])
         several = len(spec["surfaces"])
         said = [
             "With JavaScript, the surface can be turned and cut along any line"
@@ -264,29 +275,33 @@ class Surface:
         spec, start = self.spec, self.spec["start"]
         block = self.values[start["surface"]]
         name = spec["surfaces"][start["surface"]]["name"]
-        where = ", ".join(f"{spec[k]['label']} {spec[k]['texts'][start[k]]}" for k in "ab")
-        bodies = []
         lines = {"a": block[:, start["b"]], "b": block[:, :, start["a"]]}
-        for key, line in lines.items():
-            chosen = np.unique(np.linspace(0, line.shape[1] - 1, ROWS).round())
-            rows = [
-                f'<tr><th scope="row">{html.escape(spec[key]["texts"][i])}</th>'
-                + "".join(f"<td>{text}</td>" for _, text in self._measured(line[:, i]))
-                + "</tr>"
-                for i in chosen.astype(int)
-            ]
-            head = "".join(
-                f'<th scope="col">{html.escape(text)}</th>'
-                for text in [spec[key]["label"], *(n for n, _ in self._measured(line[:, 0]))]
-            )
-            bodies.append(f"<tbody><tr>{head}</tr>{''.join(rows)}</tbody>")
-        said = " · ".join(filter(None, [name, f"along both axes through {where}"]))
+        bodies = "".join(self._along(key, line) for key, line in lines.items())
+        said = " · ".join(
+            filter(None, [name, f"along both axes through {self._where()}"])
+        )
         return (
             f'<div class="gvx-scroll" tabindex="0" role="region" '
             f'aria-label="Data table: {html.escape(spec["title"])}">'
             f'<table class="gvx-table"><caption>{html.escape(said)}</caption>'
-            f"{''.join(bodies)}</table></div>"
+            f"{bodies}</table></div>"
         )
+
+    def _along(self, key: str, line: np.ndarray) -> str:
+        """The table's body for the line (fields, n) along the axis `key`."""
+        axis, labels = self.spec[key], [n for n, _ in self._measured(line[:, 0])]
+        head = "".join(
+            f'<th scope="col">{html.escape(text)}</th>'
+            for text in [axis["label"], *labels]
+        )
+        chosen = np.unique(np.linspace(0, line.shape[1] - 1, ROWS).round())
+        rows = [
+            f'<tr><th scope="row">{html.escape(axis["texts"][i])}</th>'
+            + "".join(f"<td>{text}</td>" for _, text in self._measured(line[:, i]))
+            + "</tr>"
+            for i in chosen.astype(int)
+        ]
+        return f"<tbody><tr>{head}</tr>{''.join(rows)}</tbody>"
 
 
 # ---- what the view is made from ------------------------------------------------------
@@ -313,8 +328,8 @@ def _unfolded(surfaces: Any) -> dict[str, Landscape]:
         ]
         if not all(same):
             raise ValueError(
-                f"{first!r} and {name!r} have unequal grids; compute both with the same "
-                "span and points"
+                f"{first!r} and {name!r} have unequal grids; compute both with the "
+                "same span and points"
             )
     return known
 
@@ -327,8 +342,8 @@ def _members(name: str, found: Landscape) -> dict[str, Landscape]:
     varied = [c for c in table.columns if table[c].nunique() > 1]
     for i in range(len(table)):
         row = table.iloc[i]
-        texts = [f"{c.replace('_', ' ')} {_controls.value_text(row[c])}" for c in varied]
-        said = ", ".join(filter(None, [name, *(texts or [f"member {i}"])]))
+        own = [f"{c.replace('_', ' ')} {_controls.value_text(row[c])}" for c in varied]
+        said = ", ".join(filter(None, [name, *(own or [f"member {i}"])]))
         several[said] = replace(
             found,
             loss={k: v[i] for k, v in found.loss.items()},
@@ -337,32 +352,63 @@ def _members(name: str, found: Landscape) -> dict[str, Landscape]:
     return several
 
 
-def _packed(known: Mapping[str, Landscape], name: str) -> np.ndarray:
-    """(surfaces, fields, b, a) float32: the loss, and the accuracy where all have it."""
-    losses, accuracies = [], []
-    for which, found in known.items():
-        where = f" of {which!r}" if which else ""
-        if name not in found.loss:
-            raise ValueError(
-                f"the surface{where} has no set {name!r}; it has {', '.join(found.loss)}"
-            )
-        loss = np.asarray(found.loss[name], dtype=float)
-        if loss.shape != (len(found.b), len(found.a)) or min(loss.shape) < 2:
-            raise ValueError(
-                f"the loss{where} has shape {loss.shape}; expected (b, a) = "
-                f"{(len(found.b), len(found.a))}, at least 2 x 2"
-            )
-        if not np.isfinite(loss).any():
-            raise ValueError(f"no loss{where} is a finite number: nothing to show")
-        losses.append(np.where(np.isfinite(loss), loss, np.nan))
-        accuracies.append(found.accuracy.get(name))
-    fields = [losses]
+def _packed(
+    known: Mapping[str, Landscape], name: str, colour: str | None
+) -> tuple[np.ndarray, list[str]]:
+    """(surfaces, fields, b, a) float32, and what the fields after the loss are.
+
+    These are the accuracy, where all surfaces have it, and the colour's accuracy.
+    """
+    fields, others = [[_loss(which, found, name) for which, found in known.items()]], []
+    accuracies = [found.accuracy.get(name) for found in known.values()]
     if all(a is not None and np.isfinite(a).any() for a in accuracies):
-        fields.append(accuracies)
+        fields, others = [*fields, accuracies], ["accuracy"]
+    if colour == name and not others:
+        raise ValueError(f"colour is {colour!r}, of which no accuracy is known")
+    if colour not in (None, name):
+        for which, found in known.items():
+            _check_set(which, colour, found.accuracy)
+        fields.append([found.accuracy[colour] for found in known.values()])
+        others.append("colour")
     exact = np.stack([np.stack(f) for f in fields], axis=1).astype("<f4")
     half = 1 << (DROPPED - 1)
     bits = (exact.view("<u4") + half) >> DROPPED << DROPPED
-    return np.where(np.isfinite(exact), bits.view("<f4"), np.float32("nan"))
+    rounded = np.where(np.isfinite(exact), bits.view("<f4"), np.float32("nan"))
+    return rounded, others
+
+
+def _loss(which: str, found: Landscape, name: str) -> np.ndarray:
+    """The losses (b, a) on one set; NaN where they are not finite."""
+    _check_set(which, name, found.loss)
+    loss = np.asarray(found.loss[name], dtype=float)
+    where = f" of {which!r}" if which else ""
+    expected = (len(found.b), len(found.a))
+    if loss.shape != expected or min(loss.shape) < 2:
+        raise ValueError(
+            f"the loss{where} has shape {loss.shape}; expected (b, a) = {expected}, at "
+            "least 2 x 2"
+        )
+    if not np.isfinite(loss).any():
+        raise ValueError(f"no loss{where} is a finite number: nothing to show")
+    return np.where(np.isfinite(loss), loss, np.nan)
+
+
+def _check_set(which: str, name: str, sets: Mapping[str, np.ndarray]) -> None:
+    if name not in sets:
+        where = f" of {which!r}" if which else ""
+        raise ValueError(
+            f"the surface{where} has no set {name!r}; it has {', '.join(sets)}"
+        )
+
+
+def _colour(values: np.ndarray, others: list[str]) -> dict:
+    """Which of the fields after the loss colours the surface, and its range."""
+    field = len(others) - 1
+    shares = values[:, 1 + field]
+    low, high = float(np.nanmin(shares)), float(np.nanmax(shares))
+    if low == high:
+        low, high = 0.0, 1.0
+    return {"field": field, "limits": [round(low, 4), round(high, 4)]}
 
 
 def _axis(name: str, label: Mapping[str, str], values: np.ndarray) -> dict:
@@ -389,7 +435,8 @@ def _height(losses: np.ndarray, label: str, clip: float | None, log: bool) -> di
         high = min(high, float(clip))
     if log and low <= 0:
         raise ValueError(
-            f"the lowest loss is {low:g}: a log height needs losses above 0; leave log out"
+            f"the lowest loss is {low:g}: a log height needs losses above 0; leave "
+            "log out"
         )
     if not log and 0 < low < (high - low) / 10:
         low = 0.0  # the floor of a surface that nearly reaches 0 is 0
@@ -422,12 +469,15 @@ def _levels(low: float, high: float, log: bool) -> list[float]:
     return [float(f"{v:.6g}") for v in levels if low + margin < v < high - margin]
 
 
-def _labels(labels: Mapping[str, str] | None, name: str) -> dict[str, str]:
+def _labels(
+    labels: Mapping[str, str] | None, name: str, colour: str | None
+) -> dict[str, str]:
     from .plot import NAMES
 
     usual = {"a": "a", "b": "b"}
-    for key in ("loss", "accuracy"):
-        usual[key] = NAMES.get(f"{name}_{key}", f"{key} ({name})".capitalize())
+    for key, of in (("loss", name), ("accuracy", name), ("colour", colour)):
+        kind = "loss" if key == "loss" else "accuracy"
+        usual[key] = NAMES.get(f"{of}_{kind}", f"{kind} ({of})".capitalize())
     if unknown := sorted(set(labels or {}) - set(usual)):
         raise ValueError(f"labels names {unknown}; expected some of {list(usual)}")
     return {k: str(v) for k, v in {**usual, **(labels or {})}.items()}

@@ -60,6 +60,7 @@ function set(node, attributes) {
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const range = (n, f = (i) => i) => Array.from({ length: n }, (_, i) => f(i));
+const mean = (values) => values.reduce((sum, v) => sum + v, 0) / values.length;
 const mix = (a, b, t) => a + t * (b - a);
 
 function write(value, format) {
@@ -115,14 +116,17 @@ function pieces(polygon, h) {
 
 /** One surface: losses as heights, 0 at the lowest and 1 at the highest shown. */
 class Field {
-  constructor(spec, loss, accuracy) {
-    Object.assign(this, { spec, loss, accuracy });
+  constructor(spec, loss, others) {
+    Object.assign(this, { spec, loss, others });
     const { scale, limits } = spec.height;
     this.log = scale === "log";
     [this.low, this.high] = this.log ? limits.map(Math.log10) : limits;
     this.columns = spec.a.values.length;
     this.rows = spec.b.values.length;
     this.heights = Float64Array.from(loss, (v) => this.height(v));
+    const { colour } = spec,
+      span = (v) => (v - colour.limits[0]) / (colour.limits[1] - colour.limits[0]);
+    this.shades = colour ? Float64Array.from(others[colour.field], span) : this.heights;
   }
 
   height(loss) {
@@ -179,7 +183,8 @@ class Field {
   cell(i, j, levels) {
     const ring = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]]; // prettier-ignore
     const corners = ring.map(([p, q]) => [this.x(p), this.y(q), this.heights[q * this.columns + p]]);
-    const h = corners.map((c) => c[2]);
+    const h = corners.map((c) => c[2]),
+      shades = ring.map(([p, q]) => this.shades[q * this.columns + p]);
     if (h.some(Number.isNaN)) return null;
     const top = Math.max(...h),
       under = top <= 1 ? corners : part(corners, (p) => 1 - p[2]);
@@ -190,15 +195,14 @@ class Field {
       (TALL * (h[2] + h[3] - h[0] - h[1])) / (2 * wy),
     ];
     const length = Math.hypot(...slope, 1);
-    const shown = under ?? [];
     return {
       under,
       lid: top > 1 ? part(corners, (p) => p[2] - 1)?.map(([x, y]) => [x, y, 1]) : null,
       lines: levels.map((level) => pieces(corners, level)),
       normal: [-slope[0] / length, -slope[1] / length, 1 / length],
       mesh: [!(i % 5) && [0, 3], !(j % 5) && [0, 1]].filter(Boolean).map((pair) => pair.map((k) => corners[k])),
-      mean: shown.reduce((sum, p) => sum + p[2], 0) / shown.length,
-      middle: [(corners[0][0] + corners[1][0]) / 2, (corners[0][1] + corners[2][1]) / 2],
+      shade: mean(this.spec.colour ? shades : (under ?? []).map((p) => p[2])),
+      middle: [mean(corners.map((c) => c[0])), mean(corners.map((c) => c[1])), TALL * mean(h)],
     };
   }
 
@@ -228,7 +232,7 @@ class Field {
         y: py,
         t: t * unit,
         h: this.sample(this.heights, px, py),
-        accuracy: this.accuracy ? this.sample(this.accuracy, px, py) : NaN,
+        others: this.others.map((values) => this.sample(values, px, py)),
       };
     });
   }
@@ -437,7 +441,7 @@ class Relief {
     this.cells();
     if (view.state.open) {
       this.face();
-      for (const [, , , , ball] of this.pins()) ball();
+      for (const { draw } of this.pins()) draw();
     }
     this.names();
   }
@@ -494,7 +498,7 @@ class Relief {
         context.moveTo(...eye.project(p[0], p[1], FLOOR).slice(0, 2));
         context.lineTo(...eye.project(q[0], q[1], FLOOR).slice(0, 2));
       }
-      context.strokeStyle = css(colours.ramp(h), 0.85);
+      context.strokeStyle = view.spec.colour ? css(colours.muted) : css(colours.ramp(h), 0.85);
       context.lineWidth = 1.3;
       context.stroke();
     }
@@ -512,7 +516,7 @@ class Relief {
       rows = order(field.rows - 1, (j) => field.y(j), eye.y);
     const late = this.late(columns, rows);
     if (!state.open) line.forEach((p, k) => k && late.add([line[k - 1], p], 1, () => this.curve(line[k - 1], p)));
-    for (const [, x, y, h, draw] of state.open ? [] : this.pins()) late.add([{ x, y, h }], 2, draw);
+    for (const pin of state.open ? [] : this.pins()) late.add([pin], 2, pin.draw);
     rows.forEach((j, r) =>
       columns.forEach((i, c) => {
         const cell = field.cells[j][i];
@@ -549,7 +553,7 @@ class Relief {
     };
   }
 
-  cell({ under, lid, lines, mesh, normal, mean, middle }) {
+  cell({ under, lid, lines, mesh, ...rest }) {
     const { context } = this,
       { colours, state } = this.view;
     const shown = (polygon) =>
@@ -559,7 +563,7 @@ class Relief {
     if (body) {
       this.path(body.map(([x, y, h]) => [x, y, h * TALL]));
       context.closePath();
-      context.fillStyle = context.strokeStyle = css(this.tint(normal, mean, middle));
+      context.fillStyle = context.strokeStyle = css(this.tint(rest));
       context.lineWidth = 0.8; // closes the seams between neighbours
       context.fill();
       context.stroke();
@@ -578,11 +582,11 @@ class Relief {
     }
   }
 
-  /** The colour of a height in the light that falls there. */
-  tint(normal, h, [x, y]) {
+  /** A cell's colour in the light that falls there. */
+  tint({ normal, shade: tone, middle: [x, y, z] }) {
     const { eye } = this,
-      colour = this.view.colours.ramp(h);
-    const sight = [eye.x - x, eye.y - y, eye.z - h * TALL];
+      colour = this.view.colours.ramp(tone);
+    const sight = [eye.x - x, eye.y - y, eye.z - z];
     const above = dot(normal, sight) >= 0,
       lit = dot(normal, eye.light);
     // Seen from below it lies in its own shadow.
@@ -607,7 +611,8 @@ class Relief {
     const [, bottom] = eye.project(0, 0, 0),
       [, top] = eye.project(0, 0, TALL);
     const layers = context.createLinearGradient(0, bottom, 0, Math.min(top, bottom - 1));
-    for (const k of range(9)) layers.addColorStop(k / 8, css(colours.ramp(k / 8).map((v) => v * 0.8)));
+    const tone = (k) => (view.spec.colour ? colours.line : colours.ramp(k / 8).map((v) => v * 0.8));
+    for (const k of range(9)) layers.addColorStop(k / 8, css(tone(k)));
     line.forEach((q, k) => {
       const p = line[k - 1];
       if (!p || Number.isNaN(p.h + q.h)) return;
@@ -628,7 +633,8 @@ class Relief {
       { colours, field } = view;
     const pin = (name, x, y, radius, fill) => {
       const h = field.sample(field.heights, x, y);
-      return [name, x, y, h, () => h <= 1 && !this.hidden(x, y) && this.ball(x, y, h, radius, fill)];
+      const draw = () => h <= 1 && !this.hidden(x, y) && this.ball(name, [x, y, h * TALL], radius, fill);
+      return { x, y, draw };
     };
     const { x, y } = view.point();
     const found = view.spec.marks.map(([name, a, b]) => pin(name, ...view.place(a, b), 4.5, colours.back));
@@ -637,10 +643,10 @@ class Relief {
     return found;
   }
 
-  ball(x, y, h, radius, fill) {
+  ball(name, place, radius, fill) {
     const { context, eye } = this,
       { colours } = this.view;
-    const [px, py] = eye.project(x, y, h * TALL);
+    const [px, py] = eye.project(...place);
     context.beginPath();
     context.arc(px, py, radius, 0, 7);
     context.fillStyle = css(fill);
@@ -648,40 +654,36 @@ class Relief {
     context.lineWidth = 1.8;
     context.fill();
     context.stroke();
+    this.say(name, px, py - 15, 600);
   }
 
-  /** Words over the picture: the axes, the slice's ends, named places. */
-  names() {
-    const { context, eye, view } = this,
-      { colours, spec, field, line } = view;
-    context.font = `13px ${colours.font}`;
+  say(text, x, y, weight) {
+    const { context } = this,
+      { colours } = this.view;
+    context.font = `${weight ?? 400} 13px ${colours.font}`;
     context.textAlign = "center";
-    const say = (text, x, y, strong) => {
-      context.strokeStyle = css(colours.back, 0.85);
-      context.lineWidth = 4;
-      context.fillStyle = css(strong ? colours.text : colours.muted);
-      context.strokeText(text, x, y);
-      context.fillText(text, x, y);
-    };
+    context.textBaseline = "middle";
+    context.strokeStyle = css(colours.back, 0.85);
+    context.lineWidth = 4;
+    context.fillStyle = css(weight ? colours.text : colours.muted);
+    context.strokeText(text, x, y);
+    context.fillText(text, x, y);
+  }
+
+  /** Words over the picture: the axes, and the slice's ends. */
+  names() {
+    const { eye, view } = this,
+      { spec, line } = view;
     const near = [eye.x > 0 ? 1 : -1, eye.y > 0 ? 1 : -1];
     const axes = [["a", (v) => [v, near[1] * 1.13]], ["b", (v) => [near[0] * 1.13, v]]]; // prettier-ignore
     for (const [key, at] of axes) {
       const [low, high] = spec[key].limits;
       for (const [v, text] of [[-0.96, short(low)], [0, spec[key].label], [0.96, short(high)]])
-        say(text, ...eye.project(...at(v), FLOOR).slice(0, 2));
+        this.say(text, ...eye.project(...at(v), FLOOR).slice(0, 2));
     }
-    context.font = `700 13px ${colours.font}`;
     for (const [p, letter] of [[line[0], "P"], [line.at(-1), "Q"]]) {
       const z = Number.isNaN(p.h) ? FLOOR : Math.min(p.h, 1) * TALL;
-      say(letter, ...eye.project(p.x * 1.06, p.y * 1.06, z).slice(0, 2), true);
-    }
-    context.font = `600 13px ${colours.font}`;
-    for (const [name, a, b] of spec.marks) {
-      const [x, y] = view.place(a, b),
-        h = field.sample(field.heights, x, y);
-      if (!(h <= 1) || this.hidden(x, y)) continue;
-      const [px, py] = eye.project(x, y, h * TALL);
-      say(name, px, py - 15, true);
+      this.say(letter, ...eye.project(p.x * 1.06, p.y * 1.06, z).slice(0, 2), 700);
     }
   }
 }
@@ -816,9 +818,12 @@ class Plan {
     const cut = mix3(colours.back, colours.muted, 0.35);
     for (let j = 0; j < high; j++)
       for (let i = 0; i < wide; i++) {
-        const h = field.sample(field.heights, (2 * (i + 0.5)) / wide - 1, 1 - (2 * (j + 0.5)) / high);
+        const x = (2 * i + 1) / wide - 1,
+          y = 1 - (2 * j + 1) / high,
+          h = field.sample(field.heights, x, y);
         if (Number.isNaN(h)) continue; // a hole shows the paper
-        image.data.set([...(h > 1 ? cut : colours.ramp(h)), 255], 4 * (j * wide + i));
+        const colour = h > 1 ? cut : colours.ramp(view.spec.colour ? field.sample(field.shades, x, y) : h);
+        image.data.set([...colour, 255], 4 * (j * wide + i));
       }
     small.getContext("2d").putImageData(image, 0, 0);
     context.clearRect(0, 0, side, side);
@@ -912,10 +917,10 @@ function thin(ticks, room) {
 
 // ---- the slice ----------------------------------------------------------------------
 
-/** Loss or accuracy along the slice, from P to Q. */
+/** The loss (which: -1) or an accuracy along the slice, from P to Q. */
 class Curve {
-  constructor(view, kind, title) {
-    Object.assign(this, { view, kind, title });
+  constructor(view, title, which) {
+    Object.assign(this, { view, title, which });
     this.value = tag("b");
     this.svg = svg(document.createElement("div"), "svg", {
       class: "gvx-svg gvs-curve",
@@ -927,7 +932,7 @@ class Curve {
     });
     this.axes = svg(this.svg, "g");
     this.window = svg(this.svg, "svg"); // cuts off what is above
-    this.line = svg(this.window, "path", { class: `gvx-line gvx-s${kind === "h" ? 1 : 2}` });
+    this.line = svg(this.window, "path", { class: `gvx-line gvx-s${which + 2}` });
     this.cursor = svg(this.svg, "path", { class: "gvx-cursor gvs-cursor" });
     this.dot = svg(this.svg, "circle", { class: "gvs-dot", r: 5 });
     this.node = tag("div", { class: "gvs-panel" }, tag("p", {}, title, " ", this.value), this.svg);
@@ -951,13 +956,17 @@ class Curve {
     return mix(this.box.bottom, this.box.top, share);
   }
 
+  read(p) {
+    return this.which < 0 ? p.h : p.others[this.which];
+  }
+
   draw() {
     const { line } = this.view;
     this.frame();
     let d = "",
       pen = "M";
     for (const p of line) {
-      const v = p[this.kind];
+      const v = this.read(p);
       // far above the cut a line is as good as upright
       if (!Number.isNaN(v)) d += `${pen}${this.X(p.t).toFixed(1)} ${this.Y(Math.min(v, 9)).toFixed(1)}`;
       pen = Number.isNaN(v) ? "M" : "L";
@@ -971,7 +980,7 @@ class Curve {
       { line, field, spec } = view;
     axes.replaceChildren();
     const ticks =
-      this.kind === "h"
+      this.which < 0
         ? spec.height.ticks.map(([v, text]) => [field.height(v), text])
         : [0, 0.5, 1].map((v) => [v, `${100 * v}${NBSP}%`]);
     const gap = Math.ceil((16 * ticks.length) / (box.bottom - box.top));
@@ -997,9 +1006,10 @@ class Curve {
     const { view, box } = this,
       p = view.along ?? view.line.reduce((a, b) => (Math.abs(a.t) < Math.abs(b.t) ? a : b));
     const x = this.X(p.t),
-      shown = p[this.kind] <= 1;
+      v = this.read(p);
     set(this.cursor, { d: `M${x} ${box.top}V${box.bottom}` });
-    set(this.dot, { cx: x, cy: shown ? this.Y(p[this.kind]) : 0, visibility: shown ? "visible" : "hidden" });
+    const dot = { cx: x, cy: this.Y(v), visibility: "visible" };
+    set(this.dot, v <= 1 ? dot : { visibility: "hidden" });
   }
 
   hover(event) {
@@ -1174,8 +1184,7 @@ class View {
     const { spec, uid, controls } = this;
     this.relief = new Relief(this);
     this.plan = new Plan(this);
-    this.curves = [new Curve(this, "h", spec.height.label)];
-    if (spec.accuracy) this.curves.push(new Curve(this, "accuracy", spec.accuracy));
+    this.curves = [spec.height.label, ...spec.others].map((label, k) => new Curve(this, label, k - 1));
     this.note = tag("p", { class: "gvx-note", role: "status", hidden: true });
     const names = spec.surfaces.map((s) => s.name);
     this.pick = choice(names, `${uid}-s`, (surface) => this.choose({ surface }));
@@ -1203,6 +1212,7 @@ class View {
         tag("div", { class: "gvs-left" }, this.relief.node, this.buttons()),
         this.plan.node,
       ),
+      this.key(),
       tag("div", { class: "gvx-controls" }, ...this.sliders.map(({ slider }) => slider.node)),
       this.where,
       tag("div", { class: "gvs-curves" }, ...this.curves.map((c) => c.node)),
@@ -1242,6 +1252,21 @@ class View {
       { class: "gvs-buttons" },
       ...keys.map(([text, name, key]) => button(text, name, () => this.turn(...TURNS[key]))),
       tag("label", {}, this.openBox, " cut open"),
+    );
+  }
+
+  /** What the colours mean, where they do not mean the height. */
+  key() {
+    const { colour, others } = this.spec;
+    if (!colour) return "";
+    const steps = range(9, (k) => `var(--gv-s${k + 1})`).join(",");
+    const ends = colour.limits.map((v) => tag("span", {}, write(v, "percent")));
+    return tag(
+      "div",
+      { class: "gvx-key" },
+      `Colour: ${others[colour.field]}`,
+      tag("div", { class: "gvx-bar", "aria-hidden": "true", style: `background: linear-gradient(90deg, ${steps})` }),
+      tag("div", { class: "gvx-bar-ends" }, ...ends),
     );
   }
 
@@ -1393,12 +1418,12 @@ class View {
     if (this.details.open) this.tabulate();
   }
 
-  /** Loss and accuracy as text: at a computed point, or between on the slice. */
+  /** Loss and accuracies at a computed point, or between on the slice. */
   values({ i, j }) {
     const { field } = this,
       k = j * field.columns + i;
-    if (this.along) return [this.along.h > 1 ? NaN : field.value(this.along.h), this.along.accuracy];
-    return [field.loss[k], field.accuracy?.[k]];
+    if (this.along) return [field.value(this.along.h), ...this.along.others];
+    return [field.loss[k], ...field.others.map((values) => values[k])];
   }
 
   say() {
@@ -1408,8 +1433,7 @@ class View {
     const how = this.along ? "On the slice near" : this.peek ? "Under the pointer:" : "At";
     const name = spec.surfaces[state.surface].name;
     this.where.textContent = `${how} ${place.join(", ")}${name ? ` · ${name}` : ""}`;
-    const [loss, accuracy] = this.values(at);
-    const texts = [write(loss), write(accuracy, "percent")];
+    const texts = this.values(at).map((v, k) => write(v, k && "percent"));
     this.curves.forEach((curve, k) => (curve.value.textContent = texts[k]));
     const read = this.curves.map((curve, k) => `${curve.title} ${texts[k]}`);
     this.words = `${this.where.textContent}: ${read.join(", ")}.`;
@@ -1430,14 +1454,14 @@ class View {
     if (!this.details.open) return;
     const { spec, state, field } = this;
     const cell = (text, scope) => tag(scope ? "th" : "td", scope ? { scope } : {}, text);
-    const fields = [spec.height.label, ...(spec.accuracy ? [spec.accuracy] : [])];
+    const fields = [spec.height.label, ...spec.others];
     const body = (key, n, index) => {
       const some = [...new Set(range(11, (k) => Math.round((k * (n - 1)) / 10)))];
       const rows = some.map((i) => {
-        const k = index(i);
-        const texts = [write(field.loss[k])];
-        if (spec.accuracy) texts.push(write(field.accuracy[k], "percent"));
-        return tag("tr", {}, cell(spec[key].texts[i], "row"), ...texts.map((t) => cell(t)));
+        const k = index(i),
+          shares = field.others.map((values) => write(values[k], "percent"));
+        const texts = [write(field.loss[k]), ...shares].map((text) => cell(text));
+        return tag("tr", {}, cell(spec[key].texts[i], "row"), ...texts);
       });
       const head = [spec[key].label, ...fields].map((text) => cell(text, "col"));
       return tag("tbody", {}, tag("tr", {}, ...head), ...rows);
@@ -1464,8 +1488,9 @@ class View {
     const across = wide ? width - map - 16 : width;
     this.relief.layout(across, Math.round(clamp(across * 0.8, 240, 430)));
     this.plan.layout(map);
-    const two = wide && this.curves.length > 1;
-    for (const curve of this.curves) curve.layout(two ? Math.floor((width - 24) / 2) : width);
+    const n = wide ? this.curves.length : 1;
+    for (const curve of this.curves) curve.layout(Math.floor((width - 24 * (n - 1)) / n));
+    this.node.style.setProperty("--gvs-columns", n);
     this.later();
   }
 
@@ -1500,13 +1525,16 @@ class View {
 /** The numbers that came as bytes, a Field for each surface. */
 function fields(spec, view) {
   const size = spec.a.values.length * spec.b.values.length,
-    kinds = spec.accuracy ? 2 : 1,
+    kinds = 1 + spec.others.length,
     expected = spec.surfaces.length * kinds * size;
   if (view.byteLength !== 4 * expected)
     throw new Error(`${view.byteLength / 4} numbers came, expected ${expected}`);
   const all = new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
   const block = (k) => all.subarray(k * size, (k + 1) * size);
-  return spec.surfaces.map((_, s) => new Field(spec, block(s * kinds), kinds > 1 ? block(s * kinds + 1) : null));
+  return spec.surfaces.map((_, s) => {
+    const [loss, ...others] = range(kinds, (k) => block(s * kinds + k));
+    return new Field(spec, loss, others);
+  });
 }
 
 /** What the state is made of, each with the values that an address may ask for. */
