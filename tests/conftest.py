@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -31,15 +32,42 @@ class Book(NamedTuple):
     claims: Path  # what gv.claim wrote while the pages ran: <page>.json
 
 
+BUILD = [sys.executable, ROOT / "tools/book.py"]
+building = []  # the process that builds the book, from the first test on
+
+
+def pytest_collection_finish(session):
+    """Begin to build the book, where a test wants it: it takes minutes on two cores."""
+    wanted = any("book" in getattr(i, "fixturenames", ()) for i in session.items)
+    if wanted and not session.config.option.collectonly:
+        building.append(
+            subprocess.Popen(
+                BUILD,
+                env=os.environ | {"GV_SCALE": "quick"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+
+
+def pytest_sessionfinish():
+    """Tests that end early do not leave a build behind."""
+    for process in building:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)  # what is finished is kept
+            process.wait()
+        process.stdout.close()
+
+
 @pytest.fixture(scope="session")
 def book() -> Book:
     """The book at quick scale, built (or found unchanged) by the project's own tool."""
+    said, _ = building[0].communicate()
+    assert building[0].returncode == 0, said
+    report.append(said.rstrip())
     env = os.environ | {"GV_SCALE": "quick"}
-    command = [sys.executable, ROOT / "tools/book.py"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    report.append(done.stdout.rstrip())
-    where = subprocess.run([*command, "--claims"], env=env, capture_output=True)
+    where = subprocess.run([*BUILD, "--claims"], env=env, capture_output=True)
     return Book(ROOT / "_build/html", Path(where.stdout.decode().strip()))
 
 

@@ -122,6 +122,17 @@ def test_results_are_kept_and_never_stale(small):
     assert runs(small) == 3  # quick was still kept
 
 
+def test_a_page_that_changes_meanwhile_is_named(small):
+    code = "p = open('one.md', 'r+'); t = p.read().replace('7 * 6', '6 * 7'); p.seek(0)"
+    write_page(small, "one", f"{code}; p.write(t); p.close()\n7 * 6")
+    done = build(small)
+    assert done.returncode == 1
+    assert "chapters/one changed while the book was built" in done.stderr
+    assert not (small / "_build/html").exists()
+    done = build(small)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "path",
     ["gvlib/deep.py", "data/new.xz", "requirements.txt", "chapters/references.bib"],

@@ -297,6 +297,11 @@ def build(scale: str) -> int:
               f"{', '.join(sorted(failed))}", file=sys.stderr)  # fmt: skip
         return 1
     found = matches(names, folder)
+    if changed := [page for page, record in found.items() if not record]:
+        remove_site()
+        print(f"error: {', '.join(changed)} changed while the book was built, no site "
+              "was built: build it again", file=sys.stderr)  # fmt: skip
+        return 1
     write_claims(found, folder)
     if not run_sphinx(folder, state):
         print("error: the site was not built; see the warnings above", file=sys.stderr)
