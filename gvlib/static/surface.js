@@ -115,7 +115,7 @@ function pieces(polygon, h) {
 }
 
 /** One surface: losses as heights, 0 at the lowest and 1 at the highest shown. */
-class Field {
+export class Field {
   constructor(spec, loss, others) {
     Object.assign(this, { spec, loss, others });
     const { scale, limits } = spec.height;
@@ -333,7 +333,10 @@ class Relief {
     }
     const dx = event.clientX - held.x,
       dy = event.clientY - held.y;
-    if (!held.moved && Math.hypot(dx, dy) < 4) return; // a tap is not quite still
+    // A tap is not quite still; a finger that goes up or down scrolls the page.
+    const sideways = Math.abs(dx) > Math.max(6, Math.abs(dy));
+    const begins = event.pointerType === "touch" ? sideways : Math.hypot(dx, dy) > 3;
+    if (!held.moved && !begins) return;
     Object.assign(held, { x: event.clientX, y: event.clientY, moved: true });
     this.view.turn(-dx * DRAGGED, dy * DRAGGED, 1);
   }
@@ -439,10 +442,8 @@ class Relief {
     this.walls();
     this.floor();
     this.cells();
-    if (view.state.open) {
-      this.face();
-      for (const { draw } of this.pins()) draw();
-    }
+    if (view.state.open) this.face();
+    this.pins();
     this.names();
   }
 
@@ -514,43 +515,33 @@ class Relief {
       range(n).sort((p, q) => Math.abs(at(q + 0.5) - where) - Math.abs(at(p + 0.5) - where));
     const columns = order(field.columns - 1, (i) => field.x(i), eye.x),
       rows = order(field.rows - 1, (j) => field.y(j), eye.y);
-    const late = this.late(columns, rows);
-    if (!state.open) line.forEach((p, k) => k && late.add([line[k - 1], p], 1, () => this.curve(line[k - 1], p)));
-    for (const pin of state.open ? [] : this.pins()) late.add([pin], 2, pin.draw);
+    const late = state.open ? new Map() : this.late(columns, rows);
     rows.forEach((j, r) =>
       columns.forEach((i, c) => {
         const cell = field.cells[j][i];
         if (cell) this.cell(cell);
-        late.run(c, r);
+        for (const pair of late.get(r * columns.length + c) ?? []) this.curve(...pair);
       }),
     );
   }
 
-  /** Drawings that wait until the cells next to theirs are there. */
+  /** Pieces of the slice by the cell after which they are drawn: the next but one on
+   * the reader's side, so that neighbours of their own cell do not cover them. */
   late(columns, rows) {
-    const { field } = this.view,
-      waiting = new Map();
-    const rank = (list) => {
-      const found = [];
-      list.forEach((cell, k) => (found[cell] = k));
-      return found;
+    const { line } = this.view,
+      found = new Map();
+    const rank = (list, v) => {
+      const cell = clamp(Math.floor(((v + 1) / 2) * list.length), 0, list.length - 1);
+      return Math.min(list.indexOf(cell) + 1, list.length - 1);
     };
-    const [cs, rs] = [rank(columns), rank(rows)];
-    const cellAt = (v, n) => clamp(Math.floor(((v + 1) / 2) * n), 0, n - 1);
-    return {
-      add(points, delay, draw) {
-        const x = points.reduce((s, p) => s + p.x, 0) / points.length,
-          y = points.reduce((s, p) => s + p.y, 0) / points.length;
-        const c = Math.min(cs[cellAt(x, columns.length)] + delay, columns.length - 1),
-          r = Math.min(rs[cellAt(y, rows.length)] + delay, rows.length - 1);
-        const key = r * field.columns + c;
-        if (!waiting.has(key)) waiting.set(key, []);
-        waiting.get(key).push(draw);
-      },
-      run(c, r) {
-        waiting.get(r * field.columns + c)?.forEach((draw) => draw());
-      },
-    };
+    line.forEach((q, k) => {
+      if (!k) return;
+      const p = line[k - 1];
+      const key = rank(rows, (p.y + q.y) / 2) * columns.length + rank(columns, (p.x + q.x) / 2);
+      if (!found.has(key)) found.set(key, []);
+      found.get(key).push([p, q]);
+    });
+    return found;
   }
 
   cell({ under, lid, lines, mesh, ...rest }) {
@@ -627,34 +618,46 @@ class Relief {
     line.forEach((q, k) => k && this.curve(line[k - 1], q));
   }
 
-  /** The chosen point, the one under the pointer, and named places. */
+  /** Named places, the chosen point, and the one under the pointer. */
   pins() {
     const { view } = this,
-      { colours, field } = view;
-    const pin = (name, x, y, radius, fill) => {
-      const h = field.sample(field.heights, x, y);
-      const draw = () => h <= 1 && !this.hidden(x, y) && this.ball(name, [x, y, h * TALL], radius, fill);
-      return { x, y, draw };
-    };
-    const { x, y } = view.point();
-    const found = view.spec.marks.map(([name, a, b]) => pin(name, ...view.place(a, b), 4.5, colours.back));
-    found.push(pin("", x, y, 6, colours.text));
-    if (view.peek) found.push(pin("", field.x(view.peek.i), field.y(view.peek.j), 4.5, colours.text));
-    return found;
+      { colours, field, peek } = view,
+      { x, y } = view.point();
+    for (const [name, a, b] of view.spec.marks) this.pin(name, ...view.place(a, b), 4.5, colours.back);
+    this.pin("", x, y, 6, colours.text);
+    if (peek) this.pin("", field.x(peek.i), field.y(peek.j), 4.5, colours.text);
   }
 
-  ball(name, place, radius, fill) {
+  pin(name, x, y, radius, fill) {
     const { context, eye } = this,
-      { colours } = this.view;
-    const [px, py] = eye.project(...place);
+      { colours, field } = this.view;
+    const h = field.sample(field.heights, x, y);
+    if (!(h <= 1) || this.hidden(x, y)) return;
+    const [px, py] = eye.project(x, y, h * TALL),
+      seen = this.seen(x, y, h * TALL);
     context.beginPath();
     context.arc(px, py, radius, 0, 7);
-    context.fillStyle = css(fill);
-    context.strokeStyle = css(fill === colours.back ? colours.text : colours.back);
+    context.fillStyle = css(fill, seen ? 1 : 0.15);
+    context.strokeStyle = css(fill === colours.back ? colours.text : colours.back, seen ? 1 : 0.7);
     context.lineWidth = 1.8;
     context.fill();
     context.stroke();
-    this.say(name, px, py - 15, 600);
+    if (seen) this.say(name, px, py - 15, 600);
+  }
+
+  /** Whether no other part of the surface stands between a place and the eye. */
+  seen(x, y, z) {
+    const { field } = this.view,
+      { eye } = this;
+    const way = [eye.x - x, eye.y - y, eye.z - z],
+      length = Math.hypot(...way);
+    for (let t = 0.06; t < 3; t += 0.04) {
+      const [px, py, pz] = way.map((v, k) => [x, y, z][k] + (v * t) / length);
+      if (Math.max(Math.abs(px), Math.abs(py)) > 1) return true;
+      const h = field.sample(field.heights, px, py);
+      if (h <= 1 && h * TALL > pz + 0.02 && !this.hidden(px, py)) return false;
+    }
+    return true;
   }
 
   say(text, x, y, weight) {
@@ -731,6 +734,9 @@ class Plan {
       pointercancel: () => (this.held = null),
       pointerleave: () => view.glance(null),
     });
+    // A finger on the point or an end moves it; elsewhere it may scroll the page.
+    const stay = (e) => e.target.closest(".gvs-grip") && e.preventDefault();
+    this.svg.addEventListener("touchstart", stay, { passive: false });
   }
 
   end(letter) {
