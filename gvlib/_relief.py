@@ -135,7 +135,7 @@ def _cells(heights: np.ndarray, shades: np.ndarray, eye: _Eye) -> list[str]:
                 continue
             corners[:, 2] = np.minimum(corners[:, 2], 1)
             corners[:, 2] *= TALL
-            tone = tones[j : j + 2, i : i + 2].mean()
+            tone = np.nan_to_num(tones[j : j + 2, i : i + 2]).mean()
             kind = f"{_tone(tone)} gvs-l{_shade(corners, eye)}"
             parts.append(_path(eye.project(corners), kind, "Z"))
     return parts

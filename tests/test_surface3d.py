@@ -346,6 +346,13 @@ HEAD = """<!doctype html><html lang="en" data-theme="{theme}"><head>
 <main><h1>Test</h1>{body}<p style="height: 900px">More.</p></main></body></html>"""
 
 
+def tinted():
+    """A bowl with a place of which only the loss on the training set is known."""
+    made = bowl()
+    made.accuracy["test"][4, 4] = np.nan
+    return made
+
+
 def many():
     return view({f"number {k}": bowl(bend=k) for k in range(7)})
 
@@ -357,7 +364,11 @@ def site(tmp_path_factory, serve):
     pages = {
         "one": view(marks={"best": (0, 0)}),
         "holes": view({"round": bowl(), "pitted": pitted()}, clip=3),
-        "tinted": view(colour="test", labels={"a": "<b>", "colour": "New points"}),
+        "tinted": view(
+            {"round": tinted(), "bent": bowl(bend=3)},
+            colour="test",
+            labels={"a": "<b>", "colour": "New points"},
+        ),
         "many": many(),
         "log": view(log=True),
         "bare": view(bowl(accuracy={})),
@@ -796,9 +807,10 @@ def test_nothing_moves_by_itself(opened, motion):
     assert page.evaluate("window.drawn") == 0
     page.get_by_role("application").press("ArrowLeft")
     page.evaluate(DRAWN)
-    assert page.evaluate("window.drawn") == 1  # at once where it goes, no in-between
+    drawn = page.evaluate("window.drawn")
+    assert drawn == 2  # scene and pins, once: no pictures in between
     page.wait_for_timeout(400)
-    assert page.evaluate("window.drawn") == 1
+    assert page.evaluate("window.drawn") == drawn
 
 
 @pytest.mark.parametrize(
@@ -867,9 +879,7 @@ def test_screen_readers_have_the_numbers(opened):
     names = (
         page.locator(".gv-surface")
         .locator("canvas, svg")
-        .evaluate_all(
-            "all => all.map(e => e.getAttribute('role') && e.getAttribute('aria-label'))"
-        )
+        .evaluate_all("all => all.map(e => e.role && e.ariaLabel)")
     )
     assert sum(bool(n) for n in names) == 4  # 3-D, map and two curves
 

@@ -62,6 +62,8 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const range = (n, f = (i) => i) => Array.from({ length: n }, (_, i) => f(i));
 const mean = (values) => values.reduce((sum, v) => sum + v, 0) / values.length;
 const mix = (a, b, t) => a + t * (b - a);
+// An end that plays no part must not make a hole: 0 times NaN is NaN.
+const between = (a, b, t) => (t < 1e-9 ? a : t > 1 - 1e-9 ? b : mix(a, b, t));
 
 function write(value, format) {
   if (Number.isNaN(value)) return "no number";
@@ -162,10 +164,8 @@ export class Field {
     const s = u - i,
       t = v - j,
       k = j * this.columns + i;
-    // a corner that plays no part must not make a hole: 0 times NaN is NaN
-    const row = (at) => (s < 1e-9 ? values[at] : s > 1 - 1e-9 ? values[at + 1] : mix(values[at], values[at + 1], s));
-    if (t < 1e-9) return row(k);
-    return t > 1 - 1e-9 ? row(k + this.columns) : mix(row(k), row(k + this.columns), t);
+    const row = (at) => between(values[at], values[at + 1], s);
+    return between(row(k), row(k + this.columns), t);
   }
 
   /** Once, when first shown: the cells [row][column], and contour lines by level. */
@@ -182,9 +182,9 @@ export class Field {
   /** A cell's polygon, lid where it is cut, contour lines, normal; null: a hole. */
   cell(i, j, levels) {
     const ring = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]]; // prettier-ignore
-    const corners = ring.map(([p, q]) => [this.x(p), this.y(q), this.heights[q * this.columns + p]]);
-    const h = corners.map((c) => c[2]),
-      shades = ring.map(([p, q]) => this.shades[q * this.columns + p]);
+    const read = (values) => ring.map(([p, q]) => values[q * this.columns + p]);
+    const h = read(this.heights),
+      corners = ring.map(([p, q], k) => [this.x(p), this.y(q), h[k]]);
     if (h.some(Number.isNaN)) return null;
     const top = Math.max(...h),
       under = top <= 1 ? corners : part(corners, (p) => 1 - p[2]);
@@ -200,17 +200,15 @@ export class Field {
       lid: top > 1 ? part(corners, (p) => p[2] - 1)?.map(([x, y]) => [x, y, 1]) : null,
       lines: levels.map((level) => pieces(corners, level)),
       normal: [-slope[0] / length, -slope[1] / length, 1 / length],
-      mesh: [!(i % 5) && [0, 3], !(j % 5) && [0, 1]].filter(Boolean).map((pair) => pair.map((k) => corners[k])),
-      shade: mean(this.spec.colour ? shades : (under ?? []).map((p) => p[2])),
-      middle: [mean(corners.map((c) => c[0])), mean(corners.map((c) => c[1])), TALL * mean(h)],
+      mesh: [i % 5 ? [] : [[0, 3]], j % 5 ? [] : [[0, 1]]].flat().map((pair) => pair.map((k) => corners[k])),
+      shade: mean(this.spec.colour ? read(this.shades) : (under ?? []).map((p) => p[2])),
+      middle: raised([0, 1, 2].map((c) => mean(corners.map((p) => p[c])))),
     };
   }
 
   /** Points along the line through (x, y): wherever it crosses a cell's side. */
   slice(x, y, degrees) {
-    const angle = (degrees * Math.PI) / 180,
-      dx = Math.cos(angle),
-      dy = Math.sin(angle);
+    const [dy, dx] = turned(degrees);
     const ends = [[x, dx], [y, dy]].flatMap(([p, d]) =>
       Math.abs(d) < 1e-9 ? [] : [[(-1 - p) / d, (1 - p) / d].sort((a, b) => a - b)],
     ); // prettier-ignore
@@ -259,6 +257,7 @@ function palette(node) {
   probe.remove();
   found.dark = found.text[1] > found.back[1];
   found.ramp = (h) => {
+    if (Number.isNaN(h)) return found.muted; // no number to colour it by
     const at = clamp(h, 0, 1) * 8,
       k = Math.min(Math.floor(at), 7);
     return steps[k].map((c, i) => mix(c, steps[k + 1][i], at - k));
@@ -274,6 +273,7 @@ class Relief {
   constructor(view) {
     this.view = view;
     this.canvas = tag("canvas", { role: "img" });
+    this.scene = tag("canvas"); // all but the pins, kept while only the pointer moves
     this.node = tag(
       "div",
       {
@@ -297,7 +297,8 @@ class Relief {
 
   layout(width, height) {
     Object.assign(this, { width, height });
-    this.context = sized(this.canvas, width, height);
+    this.front = sized(this.canvas, width, height);
+    this.back = sized(this.scene, width, height);
   }
 
   // ---- what the reader does
@@ -378,34 +379,29 @@ class Relief {
   look() {
     const { turn, tilt, zoom } = this.view.state,
       { width, height } = this;
-    const [st, ct] = [Math.sin((turn * Math.PI) / 180), Math.cos((turn * Math.PI) / 180)],
-      [sp, cp] = [Math.sin((tilt * Math.PI) / 180), Math.cos((tilt * Math.PI) / 180)];
-    const seen = (x, y, z) => {
-      const across = x * ct - y * st,
-        back = x * st + y * ct,
-        up = (z - MIDDLE) * cp + back * sp,
-        deep = back * cp - (z - MIDDLE) * sp,
+    const [st, ct] = turned(turn),
+      [sp, cp] = turned(tilt);
+    /** Right and up in perspective, and how far behind the middle. */
+    const seen = (across, back, z) => {
+      const deep = back * cp - (z - MIDDLE) * sp,
         scale = AWAY / (AWAY + deep);
-      return [across * scale, up * scale, deep];
+      return [across * scale, ((z - MIDDLE) * cp + back * sp) * scale, deep];
     };
     // What the box takes at most while it turns: nothing pulses, nothing is cut off.
-    const corner = (back, z) => {
-      const up = (z - MIDDLE) * cp + back * sp;
-      return (up * AWAY) / (AWAY + back * cp - (z - MIDDLE) * sp);
-    };
     const reach = Math.SQRT2,
-      top = Math.max(corner(reach, TALL), corner(-reach, TALL)),
-      bottom = Math.min(corner(-reach, FLOOR), corner(reach, FLOOR));
-    const wide = (reach * AWAY) / (AWAY - (TALL - MIDDLE) * sp);
-    const size = (Math.min((width - 36) / (2 * wide), (height - 24) / (top - bottom)) * zoom) / 100;
+      top = Math.max(...[reach, -reach].map((back) => seen(0, back, TALL)[1])),
+      bottom = Math.min(...[reach, -reach].map((back) => seen(0, back, FLOOR)[1])),
+      wide = seen(reach, 0, TALL)[0];
+    const fit = Math.min((width - 36) / (2 * wide), (height - 24) / (top - bottom)),
+      size = (fit * zoom) / 100;
     return {
       x: -AWAY * cp * st,
       y: -AWAY * cp * ct,
       z: MIDDLE + AWAY * sp,
       light: toward(LIGHT, st, ct),
       project: (x, y, z) => {
-        const [across, up, deep] = seen(x, y, z);
-        return [width / 2 + size * across, height / 2 - size * (up - (top + bottom) / 2), deep];
+        const [right, up, deep] = seen(x * ct - y * st, x * st + y * ct, z);
+        return [width / 2 + size * right, height / 2 - size * (up - (top + bottom) / 2), deep];
       },
     };
   }
@@ -429,7 +425,18 @@ class Relief {
   }
 
   draw() {
-    const { context, width, height, view } = this;
+    const { front, width, height } = this;
+    if (this.stale) this.paint();
+    this.stale = false;
+    front.clearRect(0, 0, width, height);
+    front.drawImage(this.scene, 0, 0, width, height);
+    this.context = front;
+    this.pins();
+  }
+
+  paint() {
+    const { width, height, view } = this,
+      context = (this.context = this.back);
     this.eye = this.look();
     const { x, y } = view.point();
     const across = (px, py) => (py - y) * view.slope[0] - (px - x) * view.slope[1];
@@ -443,7 +450,6 @@ class Relief {
     this.floor();
     this.cells();
     if (view.state.open) this.face();
-    this.pins();
     this.names();
   }
 
@@ -459,15 +465,13 @@ class Relief {
       return out[0] * eye.x + out[1] * eye.y < 1 ? [[p, q]] : [];
     });
     for (const [p, q] of far) {
-      for (const [v] of ticks) {
-        const z = TALL * field.height(v);
-        this.stroke([[...p, z], [...q, z]], css(colours.line, 0.9), 1);
-      }
-      for (const c of [p, q])
-        this.stroke([[...c, FLOOR], [...c, TALL]], css(colours.line, 0.9), 1);
+      const lines = ticks.map(([v]) => TALL * field.height(v)).map((z) => [[...p, z], [...q, z]]);
+      lines.push(...[p, q].map((c) => [[...c, FLOOR], [...c, TALL]]));
+      for (const line of lines) this.stroke(line, css(colours.line, 0.9), 1);
     }
     // Numbers stand where they are in nobody's way: at the leftmost upright.
-    const left = corners.reduce((a, b) => (eye.project(...a, 0)[0] < eye.project(...b, 0)[0] ? a : b));
+    const across = (c) => eye.project(...c, 0)[0];
+    const left = corners.reduce((a, b) => (across(a) < across(b) ? a : b));
     context.font = `12px ${colours.font}`;
     context.fillStyle = css(colours.muted);
     context.textAlign = "right";
@@ -509,12 +513,14 @@ class Relief {
 
   /** All cells, far ones first: nearer ones cover what they hide. */
   cells() {
-    const { field, line, state } = this.view,
+    const { field, state } = this.view,
       { eye } = this;
-    const order = (n, at, where) =>
-      range(n).sort((p, q) => Math.abs(at(q + 0.5) - where) - Math.abs(at(p + 0.5) - where));
-    const columns = order(field.columns - 1, (i) => field.x(i), eye.x),
-      rows = order(field.rows - 1, (j) => field.y(j), eye.y);
+    const order = (n, where) => {
+      const off = (k) => Math.abs((2 * k + 1) / n - 1 - where);
+      return range(n).sort((p, q) => off(q) - off(p));
+    };
+    const columns = order(field.columns - 1, eye.x),
+      rows = order(field.rows - 1, eye.y);
     const late = state.open ? new Map() : this.late(columns, rows);
     rows.forEach((j, r) =>
       columns.forEach((i, c) => {
@@ -528,22 +534,20 @@ class Relief {
   /** Pieces of the slice by the cell after which they are drawn: the next but one on
    * the reader's side, so that neighbours of their own cell do not cover them. */
   late(columns, rows) {
-    const { line } = this.view,
-      found = new Map();
+    const found = new Map();
     const rank = (list, v) => {
       const cell = clamp(Math.floor(((v + 1) / 2) * list.length), 0, list.length - 1);
       return Math.min(list.indexOf(cell) + 1, list.length - 1);
     };
-    line.forEach((q, k) => {
-      if (!k) return;
-      const p = line[k - 1];
+    for (const [p, q] of this.view.steps()) {
       const key = rank(rows, (p.y + q.y) / 2) * columns.length + rank(columns, (p.x + q.x) / 2);
       if (!found.has(key)) found.set(key, []);
       found.get(key).push([p, q]);
-    });
+    }
     return found;
   }
 
+  /** A cell of the surface: what lies under the cut, with its lines, and the lid. */
   cell({ under, lid, lines, mesh, ...rest }) {
     const { context } = this,
       { colours, state } = this.view;
@@ -552,18 +556,17 @@ class Relief {
     const body = shown(under),
       top = shown(lid);
     if (body) {
-      this.path(body.map(([x, y, h]) => [x, y, h * TALL]));
+      this.path(body.map(raised));
       context.closePath();
       context.fillStyle = context.strokeStyle = css(this.tint(rest));
       context.lineWidth = 0.8; // closes the seams between neighbours
       context.fill();
       context.stroke();
-      const drawn = lines.flat().filter(([p, q]) => !this.hidden((p[0] + q[0]) / 2, (p[1] + q[1]) / 2));
-      for (const pair of drawn)
-        this.stroke(pair.map(([x, y, h]) => [x, y, h * TALL]), css([255, 255, 255], 0.5), 1);
+      const half = ([p, q], c) => (p[c] + q[c]) / 2;
+      const drawn = lines.flat().filter((pair) => !this.hidden(half(pair, 0), half(pair, 1)));
+      for (const pair of drawn) this.stroke(pair.map(raised), "rgb(255 255 255 / 0.5)", 1);
       if (under === body && !lid)
-        for (const pair of mesh)
-          this.stroke(pair.map(([x, y, h]) => [x, y, h * TALL]), css([255, 255, 255], 0.12), 0.8);
+        for (const pair of mesh) this.stroke(pair.map(raised), "rgb(255 255 255 / 0.12)", 0.8);
     }
     if (top) {
       this.path(top.map(([x, y]) => [x, y, TALL]));
@@ -598,15 +601,14 @@ class Relief {
   /** Where the surface is cut open: layers from the floor up to the slice. */
   face() {
     const { context, eye, view } = this,
-      { colours, line } = view;
+      { colours } = view;
     const [, bottom] = eye.project(0, 0, 0),
       [, top] = eye.project(0, 0, TALL);
     const layers = context.createLinearGradient(0, bottom, 0, Math.min(top, bottom - 1));
     const tone = (k) => (view.spec.colour ? colours.line : colours.ramp(k / 8).map((v) => v * 0.8));
     for (const k of range(9)) layers.addColorStop(k / 8, css(tone(k)));
-    line.forEach((q, k) => {
-      const p = line[k - 1];
-      if (!p || Number.isNaN(p.h + q.h)) return;
+    for (const [p, q] of view.steps()) {
+      if (Number.isNaN(p.h + q.h)) continue;
       const [hp, hq] = [p, q].map((v) => Math.min(v.h, 1) * TALL);
       this.path([[p.x, p.y, FLOOR], [q.x, q.y, FLOOR], [q.x, q.y, hq], [p.x, p.y, hp]]);
       context.closePath();
@@ -614,8 +616,8 @@ class Relief {
       context.lineWidth = 0.8;
       context.fill();
       context.stroke();
-    });
-    line.forEach((q, k) => k && this.curve(line[k - 1], q));
+    }
+    for (const [p, q] of view.steps()) this.curve(p, q);
   }
 
   /** Named places, the chosen point, and the one under the pointer. */
@@ -623,7 +625,8 @@ class Relief {
     const { view } = this,
       { colours, field, peek } = view,
       { x, y } = view.point();
-    for (const [name, a, b] of view.spec.marks) this.pin(name, ...view.place(a, b), 4.5, colours.back);
+    for (const [name, a, b] of view.spec.marks)
+      this.pin(name, ...view.place(a, b), 4.5, colours.back);
     this.pin("", x, y, 6, colours.text);
     if (peek) this.pin("", field.x(peek.i), field.y(peek.j), 4.5, colours.text);
   }
@@ -691,12 +694,19 @@ class Relief {
   }
 }
 
+/** Sine and cosine of degrees. */
+function turned(degrees) {
+  const angle = (degrees * Math.PI) / 180;
+  return [Math.sin(angle), Math.cos(angle)];
+}
+
 /** A direction given as (right, back, up) of the reader, in the surface's space. */
 function toward([right, back, up], st, ct) {
   const length = Math.hypot(right, back, up);
   return [right * ct + back * st, back * ct - right * st, up].map((v) => v / length);
 }
 
+const raised = ([x, y, h]) => [x, y, h * TALL];
 const dot = (p, q) => p[0] * q[0] + p[1] * q[1] + p[2] * q[2];
 const mix3 = (p, q, t) => p.map((v, k) => mix(v, q[k], t));
 const short = (v) => String(Number(v.toPrecision(2)));
@@ -1312,6 +1322,11 @@ class View {
     return { x: this.field.x(this.state.a), y: this.field.y(this.state.b) };
   }
 
+  /** The slice from point to point, as pairs. */
+  steps() {
+    return this.line.slice(1).map((q, k) => [this.line[k], q]);
+  }
+
   // ---- what the reader does
 
   /** Every change of the state goes through here. */
@@ -1328,9 +1343,9 @@ class View {
     this.peek = this.along = null;
     this.field = this.fields[state.surface];
     this.field.make();
-    const { x, y } = this.point(),
-      angle = (state.angle * STEP * Math.PI) / 180;
-    this.slope = [Math.cos(angle), Math.sin(angle)];
+    const { x, y } = this.point();
+    this.slope = turned(state.angle * STEP).reverse();
+    this.relief.stale = true;
     this.line = this.field.slice(x, y, state.angle * STEP);
     this.later();
   }
@@ -1358,7 +1373,8 @@ class View {
   keep() {
     clearTimeout(this.resting);
     this.resting = setTimeout(() => {
-      if (this.address) this.address.write(this.state);
+      if (this.relief.held || this.plan.held) this.keep();
+      else if (this.address) this.address.write(this.state);
       else {
         this.model.set("at", { ...this.state });
         this.model.save_changes();
@@ -1493,6 +1509,7 @@ class View {
     const map = wide ? Math.round(clamp(width * 0.42, 250, 400)) : Math.min(width, 380);
     const across = wide ? width - map - 16 : width;
     this.relief.layout(across, Math.round(clamp(across * 0.8, 240, 430)));
+    this.relief.stale = true;
     this.plan.layout(map);
     const n = wide ? this.curves.length : 1;
     for (const curve of this.curves) curve.layout(Math.floor((width - 24 * (n - 1)) / n));
@@ -1507,6 +1524,7 @@ class View {
     this.sizes.observe(this.node);
     this.repaint = () => {
       this.colours = null;
+      this.relief.stale = true;
       this.later();
     };
     this.theme = new MutationObserver(this.repaint);
