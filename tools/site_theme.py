@@ -32,7 +32,7 @@ _LOADED = re.compile(
     r"|<script>const THEBE_JS_URL[^<]*</script>\n?"
 )
 # Half of a page's weight, which a page without a formula does without.
-_MATHJAX = re.compile(r"<script[^>]*mathjax/tex-chtml[^>]*></script>\n?")
+_MATHJAX = re.compile(r"<script[^>]*mathjax/startup[^>]*></script>\n?")
 _FORMULA = re.compile(r"\\[(\[]|\$\$|\\begin\{")
 
 
