@@ -63,7 +63,7 @@ class Playground:
         title: str,
         alt: str,
         caption: str = "",
-        test_points: tuple[str, str] | None = None,
+        test_points: tuple[str, ...] | None = None,
         curves: Mapping[str, Sequence[str]] | None = None,
         labels: Mapping[str, str] | None = None,
         formats: Mapping[str, str] | None = None,
@@ -79,6 +79,8 @@ class Playground:
         """Check everything, and compute the first tensors of every restarting setting.
 
         `points` and `test_points` name the tensors of places (n, 2) and classes (n,);
+        the latter are hollow, shown when asked for, and may have a third word: their
+        name;
         `curves` {"title": names} groups the single numbers (else: accuracies together,
         others alone); `formats` writes sliders and numbers as "percent" or "number";
         `lines` are scores that get a dashed line beside the boundary, or the name of a
@@ -196,7 +198,7 @@ class Playground:
         for pair, optional in ((points, False), (tests, True)):
             if pair is None:
                 continue
-            x, y = pair
+            x, y, *words = pair
             shapes = [tensors.get(n, {}).get("shape") for n in (x, y)]
             if None in shapes or shapes[0] != [*shapes[1], 2]:
                 raise ValueError(
@@ -204,6 +206,8 @@ class Playground:
                     "expected names of tensors (n, 2) and (n,)"
                 )
             found.append({"x": x, "y": y, "optional": optional})
+            if optional:
+                found[-1]["label"] = words[0] if words else "test points"
         return found
 
     def _lines(self, lines: Sequence[float] | str) -> list[float] | str:

@@ -75,9 +75,37 @@ def site(tmp_path_factory, serve):
     shutil.copytree(live.STATIC, folder / "static")
     text = '<!doctype html><title>Test</title><link rel="icon" href="data:,">'
     (folder / "page.html").write_text(text, "utf-8")
-    return serve(folder)
+    return folder, serve(folder)
 
 
 def test_chromium_and_node_give_the_same_bits(shipped, site, tab):
     for view in shipped:
-        same_bits(tab(f"{site}/page.html"), view)
+        same_bits(tab(f"{site[1]}/page.html"), view)
+
+
+HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Test</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="static/gv.css">
+<link rel="stylesheet" href="static/explorer.css">
+<link rel="stylesheet" href="static/playground.css">
+<script type="module" src="static/host.js"></script><main>"""
+
+
+def test_it_trains_on_a_phone_and_nothing_sticks_out(shipped, site, tab):
+    folder, address = site
+    text = HEAD + "".join(view.html() for view in shipped)
+    (folder / "phone.html").write_text(text, "utf-8")
+    page = tab(f"{address}/phone.html", viewport={"width": 360, "height": 740})
+    for view in shipped:
+        shown = page.locator(f"#gv-{view.spec['id']} .gv-playground")
+        shown.wait_for()
+        before = shown.locator("canvas").first.evaluate("c => c.toDataURL()")
+        shown.get_by_role("button", name="Step").click()
+        page.wait_for_function(
+            "old => document.querySelector('canvas').toDataURL() !== old", arg=before
+        )
+    out = page.evaluate(
+        "() => [...document.querySelectorAll('.gv-playground *')].filter(e =>"
+        " e.getBoundingClientRect().right > 361).map(e => e.outerHTML.slice(0, 99))"
+    )
+    assert (out, page.errors, page.outside) == ([], [], [])

@@ -757,7 +757,8 @@ class View {
       { class: "gvx-actions" },
       tag("label", { for: this.versus.id }, "Compare with ", this.versus),
     );
-    if (points.some((set) => set.optional)) {
+    const more = points.find((set) => set.optional);
+    if (more) {
       const box = tag("input", {
         type: "checkbox",
         change: () => {
@@ -765,7 +766,7 @@ class View {
           this.later();
         },
       });
-      row.append(tag("label", { class: "gvp-check" }, box, " test points (hollow)"));
+      row.append(tag("label", { class: "gvp-check" }, box, ` ${more.label} (hollow)`));
     }
     this.told = tag("span", { role: "status" });
     if (this.address)
