@@ -33,6 +33,7 @@ ROWS = 11  # of the data table, along each axis
 # Bits of a float32 that are dropped: 10 of 23 leave an error below 0.007 %, finer than
 # the three digits that are shown, and the page packs smaller.
 DROPPED = 10
+LARGEST = 1e38  # nearly the largest float32: a loss above it is as good as infinite
 
 
 class Surface:
@@ -388,9 +389,10 @@ def _loss(which: str, found: Landscape, name: str) -> np.ndarray:
             f"the loss{where} has shape {loss.shape}; expected (b, a) = {expected}, at "
             "least 2 x 2"
         )
-    if not np.isfinite(loss).any():
+    known = abs(np.nan_to_num(loss, nan=np.inf)) < LARGEST
+    if not known.any():
         raise ValueError(f"no loss{where} is a finite number: nothing to show")
-    return np.where(np.isfinite(loss), loss, np.nan)
+    return np.where(known, loss, np.nan)
 
 
 def _check_set(which: str, name: str, sets: Mapping[str, np.ndarray]) -> None:

@@ -135,8 +135,8 @@ def test_holes_are_kept_and_counted():
     assert np.isnan(made.values[0, 0]).sum() == 2
     assert "2 of 441 points are no finite number" in made.spec["surfaces"][0]["said"]
     infinite = bowl()
-    infinite.loss["train"][0, 0] = np.inf
-    assert view(infinite).spec["surfaces"][0]["holes"] == 1
+    infinite.loss["train"][0, :3] = np.inf, -np.inf, 1e200
+    assert view(infinite).spec["surfaces"][0]["holes"] == 3
 
 
 def test_members_of_a_population_are_chosen_by_what_they_differ_in():

@@ -256,6 +256,7 @@ function palette(node) {
   };
   probe.remove();
   found.dark = found.text[1] > found.back[1];
+  [found.contour, found.mesh] = [0.5, 0.12].map((alpha) => css(found.back, alpha));
   found.ramp = (h) => {
     if (Number.isNaN(h)) return found.muted; // no number to colour it by
     const at = clamp(h, 0, 1) * 8,
@@ -564,9 +565,9 @@ class Relief {
       context.stroke();
       const half = ([p, q], c) => (p[c] + q[c]) / 2;
       const drawn = lines.flat().filter((pair) => !this.hidden(half(pair, 0), half(pair, 1)));
-      for (const pair of drawn) this.stroke(pair.map(raised), "rgb(255 255 255 / 0.5)", 1);
+      for (const pair of drawn) this.stroke(pair.map(raised), colours.contour, 1);
       if (under === body && !lid)
-        for (const pair of mesh) this.stroke(pair.map(raised), "rgb(255 255 255 / 0.12)", 0.8);
+        for (const pair of mesh) this.stroke(pair.map(raised), colours.mesh, 0.8);
     }
     if (top) {
       this.path(top.map(([x, y]) => [x, y, TALL]));
@@ -671,6 +672,7 @@ class Relief {
     context.textBaseline = "middle";
     context.strokeStyle = css(colours.back, 0.85);
     context.lineWidth = 4;
+    context.lineJoin = "round";
     context.fillStyle = css(weight ? colours.text : colours.muted);
     context.strokeText(text, x, y);
     context.fillText(text, x, y);
@@ -845,7 +847,7 @@ class Plan {
     context.clearRect(0, 0, side, side);
     context.imageSmoothingQuality = "high";
     context.drawImage(small, 0, 0, side, side);
-    context.strokeStyle = css([255, 255, 255], 0.5);
+    context.strokeStyle = colours.contour;
     context.lineWidth = 1;
     const at = (p) => [((p[0] + 1) / 2) * side, ((1 - p[1]) / 2) * side];
     context.beginPath();
