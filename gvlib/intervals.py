@@ -203,15 +203,19 @@ def verdict(
 
 
 def number(x: float) -> str:
-    """Three decimals for numbers near 1; never a whole number that it is not.
+    """Three decimals for numbers near 1; below 1,000 no whole number that it is not.
 
     >>> number(1.0), number(0.9996), number(0.0973), number(123.45), number(1e-13)
     ('1.000', '0.9996', '0.097', '123.5', '1.00e-13')
+    >>> number(12345.6)
+    '12,346'
     """
     size = abs(x)
     if size and not 1e-3 <= size < 1e5:
         return f"{x:.2e}"
-    decimals = 3 - sum(size >= limit for limit in (10, 100, 1000))
+    if size >= 1000:
+        return f"{x:,.0f}"
+    decimals = 3 - sum(size >= limit for limit in (10, 100))
     while float(f"{x:.{decimals}f}") == round(x) != x and decimals < 6:
         decimals += 1
     return f"{x:.{decimals}f}"

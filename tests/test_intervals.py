@@ -135,7 +135,9 @@ def test_number_never_rounds_onto_a_whole_number():
     assert number(0.99996) == "0.99996"
     assert number(-0.0004) == "-4.00e-04"
     assert number(0.0) == "0.000"
-    assert number(12345.0) == "12345"
+    assert number(999.9996) == "999.9996"
+    assert number(12345.0) == "12,345"
+    assert number(-2000.4) == "-2,000"
     assert number(1e6) == "1.00e+06"
 
 
