@@ -12,7 +12,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Surface:
         labels: Mapping[str, str] | None = None,
         clip: float | None = None,
         log: bool = False,
+        members: Sequence[int] | None = None,
         colour: str | None = None,
         marks: Mapping[str, tuple[float, float]] | None = None,
         start: Mapping[str, Any] | None = None,
@@ -67,6 +68,7 @@ class Surface:
             surfaces: one, or {"with skip connections": ..., "without": ...}. Each
                 member of a population's surface is a choice of its own, named by the
                 columns in which the members differ ("seed 0", "seed 1").
+            members: which of a population's members to show, by number; all if None.
             set: the data set whose loss (and accuracy) is shown.
             title, alt, caption: words; alt says what the picture shows.
             labels: other words for "a", "b", "loss", "accuracy" and "colour".
@@ -92,7 +94,7 @@ class Surface:
         >>> Surface(found, title="A surface", alt="A bowl.").values.shape
         (1, 2, 5, 5)
         """
-        known = _unfolded(surfaces)
+        known = _unfolded(surfaces, members)
         first = next(iter(known.values()))
         label = _labels(labels, set, colour)
         self.values, others = _packed(known, set, colour)
@@ -120,12 +122,9 @@ class Surface:
         height, found = self.spec["height"], []
         for name, (loss, *_) in zip(names, self.values, strict=True):
             at = np.unravel_index(np.nanargmin(loss), loss.shape)
-            place = " and ".join(
-                f"{self.spec[k]['label']} = {self.spec[k]['texts'][i]}"
-                for k, i in zip("ab", at[::-1], strict=True)
-            )
-            low = _controls.measured_text(float(loss[at]), "number")
-            said = [f"Lowest computed {_lower(height['label'])}: {low} at {place}."]
+            place = self._place(at[1], at[0])
+            low = _written(float(loss[at]))
+            said = [f"Lowest computed {_lower(height['label'])}: {low} ({place})."]
             holes, cut = int(np.isnan(loss).sum()), int((loss > height["top"]).sum())
             if holes:
                 said.append(
@@ -133,7 +132,7 @@ class Surface:
                     "surface has holes there (× on the map)."
                 )
             if cut:
-                top = _controls.measured_text(height["top"], "number")
+                top = _written(height["top"])
                 said.append(
                     f"{cut:,} of {loss.size:,} points lie above {top} and are cut off."
                 )
@@ -199,16 +198,18 @@ class Surface:
 
     def _where(self) -> str:
         """The first point in words."""
-        axes = ((self.spec[k], self.spec["start"][k]) for k in "ab")
+        return self._place(self.spec["start"]["a"], self.spec["start"]["b"])
+
+    def _place(self, *at: int) -> str:
+        axes = zip((self.spec["a"], self.spec["b"]), at, strict=True)
         return ", ".join(f"{axis['label']} {axis['texts'][i]}" for axis, i in axes)
 
     def _measured(self, values: np.ndarray) -> list[tuple[str, str]]:
         """Label and text of loss and accuracies, values (fields,)."""
         labels = [self.spec["height"]["label"], *self.spec["others"]]
-        styles = ["number"] + ["percent"] * (len(labels) - 1)
         return [
-            (label, "no number" if np.isnan(v) else _controls.measured_text(v, style))
-            for label, style, v in zip(labels, styles, values.tolist(), strict=True)
+            (label, _written(v, percent=k > 0))
+            for k, (label, v) in enumerate(zip(labels, values.tolist(), strict=True))
         ]
 
     def html(self) -> str:
@@ -308,7 +309,7 @@ class Surface:
 # ---- what the view is made from ------------------------------------------------------
 
 
-def _unfolded(surfaces: Any) -> dict[str, Landscape]:
+def _unfolded(surfaces: Any, members: Sequence[int] | None) -> dict[str, Landscape]:
     """Name -> surface of one network (b, a); all on one grid."""
     given = surfaces if isinstance(surfaces, Mapping) else {"": surfaces}
     if not given:
@@ -320,7 +321,7 @@ def _unfolded(surfaces: Any) -> dict[str, Landscape]:
                 f"{name or 'surfaces'} is a {type(found).__name__}: expected what "
                 "gv.landscape.surface returns, or a mapping from names to such"
             )
-        known |= _members(str(name), found)
+        known |= _members(str(name), found, members)
     (first, one), *others = known.items()
     for name, other in others:
         same = [
@@ -335,16 +336,25 @@ def _unfolded(surfaces: Any) -> dict[str, Landscape]:
     return known
 
 
-def _members(name: str, found: Landscape) -> dict[str, Landscape]:
-    """The surface of each member of a population, or the one of a network."""
+def _members(
+    name: str, found: Landscape, members: Sequence[int] | None
+) -> dict[str, Landscape]:
+    """The surface of each chosen member of a population, or the one of a network."""
     if next(iter(found.loss.values())).ndim == 2:
         return {name: found}
-    table, several = found.members, {}
+    chosen = list(range(len(found.members)) if members is None else members)
+    if not chosen or not set(chosen) <= set(range(len(found.members))):
+        raise ValueError(
+            f"members is {members}; expected some of 0 to {len(found.members) - 1}"
+        )
+    table, several = found.members.iloc[chosen], {}
     varied = [c for c in table.columns if table[c].nunique() > 1]
-    for i in range(len(table)):
-        row = table.iloc[i]
+    for i, (_, row) in zip(chosen, table.iterrows(), strict=True):
         own = [f"{c.replace('_', ' ')} {_controls.value_text(row[c])}" for c in varied]
-        said = ", ".join(filter(None, [name, *(own or [f"member {i}"])]))
+        if len(chosen) > 1 and not own:
+            own = [f"member {i}"]
+        said = ", ".join(filter(None, [name, *own]))
+        said += f" (member {i})" if said in several else ""
         several[said] = replace(
             found,
             loss={k: v[i] for k, v in found.loss.items()},
@@ -515,6 +525,21 @@ def _words(title: str, alt: str, caption: str, id: str | None) -> dict:
             )
     slug = re.sub(r"[^a-z0-9]+", "-", str(id or title).lower()).strip("-")
     return {"id": slug or "surface", "title": title, "alt": alt, "caption": caption}
+
+
+def _written(value: float, percent: bool = False) -> str:
+    """A measured number, as surface.js writes it.
+
+    >>> _written(0.98765, percent=True), _written(1234.5), _written(0.0000123456)
+    ('98.8 %', '1230', '1.23e-05')
+    """
+    if np.isnan(value):
+        return "no number"
+    if percent:
+        return f"{100 * value:.1f} %"
+    if value and abs(value) < 1e-4:
+        return f"{value:.2e}"
+    return f"{float(f'{value:.3g}'):.12g}"
 
 
 def _upper(text: str) -> str:

@@ -147,8 +147,14 @@ def test_members_of_a_population_are_chosen_by_what_they_differ_in():
     both = view({"wide": crowd(), "narrow": bowl()})
     names = [s["name"] for s in both.spec["surfaces"]]
     assert names == ["wide, seed 3", "wide, seed 7", "narrow"]
+    one = view({"wide": crowd(), "narrow": bowl()}, members=[1])
+    assert [s["name"] for s in one.spec["surfaces"]] == ["wide", "narrow"]
+    np.testing.assert_allclose(one.values[0, 0], expected, rtol=7e-5)
     same = view(crowd(seeds=(1, 1)))
     assert [s["name"] for s in same.spec["surfaces"]] == ["member 0", "member 1"]
+    three = view(crowd(seeds=(1, 1, 2)))
+    names = [s["name"] for s in three.spec["surfaces"]]
+    assert names == ["seed 1", "seed 1 (member 1)", "seed 2"]
 
 
 def test_colour_is_another_set_s_accuracy():
@@ -207,6 +213,8 @@ def without(**changes):
         ({}, {}, ValueError, "surfaces is empty"),
         ({"x": bowl(), "y": bowl(n=5)}, {}, ValueError, "'x' and 'y' have unequal"),
         ({"x": bowl(), "y": bowl(span=2)}, {}, ValueError, "the same span and points"),
+        (crowd(), {"members": [2]}, ValueError, r"members is \[2\]; expected some of"),
+        (crowd(), {"members": []}, ValueError, r"members is \[\]"),
         (bowl(), {"set": "val"}, ValueError, "no set 'val'; it has train, test"),
         (bowl(), {"colour": "val"}, ValueError, "no set 'val'; it has train, test"),
         (bowl(accuracy={}), {"colour": "train"}, ValueError, "no accuracy is known"),
@@ -243,7 +251,7 @@ def test_a_script_prints_and_a_static_page_gets_html(monkeypatch, capsys):
     head = ["Surface: Two bowls", "A round bowl and a bent one.", "At round, a 0, b 0:"]
     assert out.splitlines()[:3] == head
     assert "Training loss: 0.01\n  Training accuracy: 99.8 %" in out
-    assert "Lowest computed training loss: 0.01 at a = 0 and b = 0." in out
+    assert "Lowest computed training loss: 0.01 (a 0, b 0)." in out
     assert made._repr_html_() is None
     assert made._repr_mimebundle_() == {"text/plain": made.text()}
     monkeypatch.setattr(_display, "static_build", lambda: True)
@@ -371,6 +379,7 @@ def site(tmp_path_factory, serve):
         ),
         "many": many(),
         "log": view(log=True),
+        "small": view({"small": bowl(lift=1.234e-6), "large": bowl(lift=54321)}),
         "bare": view(bowl(accuracy={})),
     }
     for theme in ("light", "dark"):
@@ -762,6 +771,13 @@ def test_a_log_height_is_drawn(opened):
     assert picture(page) != picture(plain)
     assert readings(page) == readings(plain)
     assert page.errors == []
+
+
+def test_small_and_large_losses_are_written_as_in_python(opened):
+    page = opened("small")
+    assert readings(page)[0] == "1.23e-06"
+    page.get_by_role("radio", name="large").check()
+    assert readings(page)[0] == surface3d._written(54321) == "54300"
 
 
 def test_without_accuracy_one_curve_is_drawn(opened):

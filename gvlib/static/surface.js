@@ -68,7 +68,8 @@ const between = (a, b, t) => (t < 1e-9 ? a : t > 1 - 1e-9 ? b : mix(a, b, t));
 function write(value, format) {
   if (Number.isNaN(value)) return "no number";
   if (format === "percent") return `${(100 * value).toFixed(1)}${NBSP}%`;
-  if (value && Math.abs(value) < 1e-4) return value.toExponential(2);
+  if (value && Math.abs(value) < 1e-4)
+    return value.toExponential(2).replace(/e-(\d)$/, "e-0$1"); // as Python does
   return String(Number(value.toPrecision(3)));
 }
 
