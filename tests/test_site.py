@@ -14,6 +14,7 @@ PAGES = list(parse_toc_yaml(ROOT / "_toc.yml"))
 TEXTS = {page: (ROOT / f"{page}.md").read_text() for page in PAGES}
 WITH_MATH = [p for p in PAGES if re.search(r"\$[^$]+\$", TEXTS[p])]
 WITH_WIDGET = [p for p in PAGES if "Explorer." in TEXTS[p]]
+WITH_SURFACE = [p for p in PAGES if "widgets.Surface(" in TEXTS[p]]
 PACKED = (".css", ".html", ".js", ".svg", ".json")  # fonts and images are packed
 
 
@@ -107,6 +108,20 @@ def test_explorers_move(path, site, tab):
     assert explorers.count() == TEXTS[path].count("Explorer.")
     for number in range(explorers.count()):
         move(page, explorers.nth(number))
+    assert page.errors == []
+
+
+@pytest.mark.parametrize("path", WITH_SURFACE)
+def test_surfaces_turn(path, site, tab):
+    page = tab(f"{site}/{path}.html")
+    settle(page)
+    surfaces = page.locator(".gv-surface")
+    assert surfaces.count() == TEXTS[path].count("widgets.Surface(")
+    for surface in surfaces.all():
+        before = picture(surface)
+        surface.get_by_role("application").press("ArrowLeft")
+        page.wait_for_timeout(400)
+        assert picture(surface) != before
     assert page.errors == []
 
 

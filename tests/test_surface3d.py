@@ -798,6 +798,9 @@ def test_axe_finds_nothing_and_nothing_overflows(opened, name, theme, width):
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = "e => !e.closest('table') && e.getBoundingClientRect().right > innerWidth + 1"
+    found = f"() => [...document.querySelectorAll('main *')].filter({wide}).length"
+    assert page.evaluate(found) == 0
 
 
 def test_dark_and_light_differ_and_change_at_once(opened):

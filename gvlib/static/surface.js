@@ -665,16 +665,16 @@ class Relief {
     return true;
   }
 
-  say(text, x, y, weight) {
+  say(text, x, y, weight, align = "center") {
     const { context } = this,
       { colours } = this.view;
-    context.font = `${weight ?? 400} 13px ${colours.font}`;
-    context.textAlign = "center";
+    context.font = `${weight} 13px ${colours.font}`;
+    context.textAlign = align;
     context.textBaseline = "middle";
     context.strokeStyle = css(colours.back, 0.85);
     context.lineWidth = 4;
     context.lineJoin = "round";
-    context.fillStyle = css(weight ? colours.text : colours.muted);
+    context.fillStyle = css(weight > 400 ? colours.text : colours.muted);
     context.strokeText(text, x, y);
     context.fillText(text, x, y);
   }
@@ -683,12 +683,16 @@ class Relief {
   names() {
     const { eye, view } = this,
       { spec, line } = view;
+    const [middle] = eye.project(0, 0, FLOOR);
+    /** Beside the floor, not across it. */
+    const outside = (text, x, y) =>
+      this.say(text, x, y, 400, Math.abs(x - middle) < 12 ? "center" : x > middle ? "left" : "right");
     const near = [eye.x > 0 ? 1 : -1, eye.y > 0 ? 1 : -1];
-    const axes = [["a", (v) => [v, near[1] * 1.13]], ["b", (v) => [near[0] * 1.13, v]]]; // prettier-ignore
+    const axes = [["a", (v) => [v, near[1] * 1.1]], ["b", (v) => [near[0] * 1.1, v]]]; // prettier-ignore
     for (const [key, at] of axes) {
       const [low, high] = spec[key].limits;
       for (const [v, text] of [[-0.96, short(low)], [0, spec[key].label], [0.96, short(high)]])
-        this.say(text, ...eye.project(...at(v), FLOOR).slice(0, 2));
+        outside(text, ...eye.project(...at(v), FLOOR));
     }
     for (const [p, letter] of [[line[0], "P"], [line.at(-1), "Q"]]) {
       const z = Number.isNaN(p.h) ? FLOOR : Math.min(p.h, 1) * TALL;
