@@ -1,4 +1,4 @@
-"""A surface without JavaScript: seen from one side, and as a map, in one drawing.
+"""A surface without JavaScript: seen from one side, and as a map.
 
 The same projection as in `static/surface.js`; colours are classes of `surface.css`, so
 that the drawing follows the page's mode.
@@ -16,15 +16,15 @@ __all__ = ["picture"]
 
 # The picture's own space, as in surface.js: base [-1, 1] x [-1, 1], heights from 0.
 TALL, FLOOR, MIDDLE, AWAY = 1.05, -0.5, 0.2, 5.5
-WIDE, HIGH = 390, 330  # of the 3-D part, in pixels; the map stands at its right
-MAP = 250
+WIDE, HIGH = 390, 330  # of the 3-D part, in pixels
+MAP, LEFT, TOP = 250, 30, 25  # side of the map, and where it stands
 CELLS = 25  # along each side: as many as the eye needs here, and 30 KB
 TONES, SHADES = 17, 13  # steps of colour and of light, classes in surface.css
 LIGHT = (-0.6, -0.35, 0.75)  # stands at the reader's left: right, back, up
 
 
 def picture(spec: dict, fields: np.ndarray) -> str:
-    """SVG of a surface, fields (1 + others, b, a): from one side, and as a map."""
+    """A surface, fields (1 + others, b, a), as two SVGs: from one side, and a map."""
     heights = _heights(spec["height"], fields[0])
     shades = heights
     if spec["colour"]:
@@ -32,13 +32,22 @@ def picture(spec: dict, fields: np.ndarray) -> str:
         shades = (fields[1 + spec["colour"]["field"]] - low) / (high - low)
     eye = _Eye(spec["start"]["turn"], spec["start"]["tilt"])
     parts = [
-        f'<svg class="gvs-still" viewBox="0 0 {WIDE + MAP + 50} {HIGH}" role="img" '
-        f'aria-label="{html.escape(spec["alt"])}">',
+        _svg(WIDE, HIGH, spec["alt"]),
         *_floor(spec, eye, heights),
         *_cells(heights, shades, eye),
+        "</svg>",
+        _svg(MAP + 2 * LEFT, MAP + TOP + 40, f"Map of {spec['height']['label']}"),
         *_map(spec, heights, shades),
+        "</svg>",
     ]
-    return "".join([*parts, "</svg>"])
+    return f'<div class="gvs-stills">{"".join(parts)}</div>'
+
+
+def _svg(width: int, height: int, label: str) -> str:
+    return (
+        f'<svg class="gvs-still" viewBox="0 0 {width} {height}" width="{width}" '
+        f'role="img" aria-label="{html.escape(label)}">'
+    )
 
 
 class _Eye:
@@ -110,7 +119,9 @@ def _floor(spec: dict, eye: _Eye, heights: np.ndarray) -> list[str]:
     near = np.where(eye.place[:2] > 0, 1.16, -1.16)
     places = eye.project(flat(np.array([[0, near[1]], [near[0], 0]])))
     for key, (x, y) in zip("ab", places, strict=True):
-        parts.append(_text(x, y, "middle", spec[key]["label"]))
+        parts.append(
+            _text(x, y, "end" if x < WIDE / 2 else "start", spec[key]["label"])
+        )
     return parts
 
 
@@ -131,14 +142,25 @@ def _cells(heights: np.ndarray, shades: np.ndarray, eye: _Eye) -> list[str]:
     for j in order[1]:
         for i in order[0]:
             corners = np.array([[x[i + p], y[j + q], h[j + q, i + p]] for p, q in ring])
-            if not (corners[:, 2].mean() <= 1 and np.isfinite(corners).all()):
+            if not (corners[:, 2].min() < 1 and np.isfinite(corners).all()):
                 continue
-            corners[:, 2] = np.minimum(corners[:, 2], 1)
+            shape = _under(corners) * [1, 1, TALL]
             corners[:, 2] *= TALL
             tone = np.nan_to_num(tones[j : j + 2, i : i + 2]).mean()
             kind = f"{_tone(tone)} gvs-l{_shade(corners, eye)}"
-            parts.append(_path(eye.project(corners), kind, "Z"))
+            parts.append(_path(eye.project(shape), kind, "Z"))
     return parts
+
+
+def _under(corners: np.ndarray) -> np.ndarray:
+    """The part of a polygon (n, 3) with heights up to 1."""
+    kept = []
+    for p, q in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if p[2] <= 1:
+            kept.append(p)
+        if (p[2] <= 1) != (q[2] <= 1):
+            kept.append(p + (1 - p[2]) / (q[2] - p[2]) * (q - p))
+    return np.array(kept)
 
 
 def _shade(corners: np.ndarray, eye: _Eye) -> int:
@@ -168,7 +190,7 @@ def _map(spec: dict, heights: np.ndarray, shades: np.ndarray) -> list[str]:
     pixels[heights[::-1] > 1] = 0.65 * 255 + 0.35 * np.array(_rgb(TOKENS["muted"]))
     pixels[np.isnan(heights[::-1])] = 255
     image = base64.b64encode(_png(pixels.round().astype(np.uint8))).decode()
-    left, top = WIDE + 40, 25
+    left, top = LEFT, TOP
     parts = [
         f'<image x="{left}" y="{top}" width="{MAP}" height="{MAP}" '
         f'preserveAspectRatio="none" href="data:image/png;base64,{image}"/>'
@@ -180,10 +202,9 @@ def _map(spec: dict, heights: np.ndarray, shades: np.ndarray) -> list[str]:
     texts = [
         (left, top + MAP + 16, "start", a["texts"][0]),
         (left + MAP, top + MAP + 16, "end", a["texts"][-1]),
-        (left + MAP / 2, top + MAP + 16, "middle", a["label"]),
+        (left + MAP, top + MAP + 33, "end", f"→ {a['label']}, ↑ {b['label']}"),
         (left - 6, top + MAP, "end", b["texts"][0]),
         (left - 6, top + 10, "end", b["texts"][-1]),
-        (left - 6, top + MAP / 2, "end", b["label"]),
     ]
     return parts + [_text(*text) for text in texts]
 

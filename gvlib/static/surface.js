@@ -1353,6 +1353,10 @@ class View {
     const { x, y } = this.point();
     this.slope = turned(state.angle * STEP).reverse();
     this.relief.stale = true;
+    // At once: the next key counts from here, whether or not it is drawn by then.
+    this.pick.show(state.surface);
+    for (const { name, slider } of this.sliders) slider.show(state[name]);
+    this.openBox.checked = Boolean(state.open);
     this.line = this.field.slice(x, y, state.angle * STEP);
     this.later();
   }
@@ -1434,9 +1438,6 @@ class View {
     if (!this.width || this.closed) return;
     this.colours ??= palette(this.node);
     const { state, spec } = this;
-    this.pick.show(state.surface);
-    for (const { name, slider } of this.sliders) slider.show(state[name]);
-    this.openBox.checked = Boolean(state.open);
     this.relief.draw();
     this.plan.draw();
     for (const curve of this.curves) curve.draw();
