@@ -32,6 +32,7 @@ __all__ = ["Playground"]
 STATIC = Path(__file__).parent / "static"
 CHUNK = 512  # points of the picture that go through the network at once: fits a cache
 PICTURE = 64  # points of the picture along each side, as in playground.js
+GUIDE = {"shape": [3], "dtype": "f32"}
 SPEEDS = ["5", "30", "200", "1000", "max"]  # steps a second, as in playground.js
 DTYPES = {"f32": np.float32, "i32": np.int32}
 
@@ -68,6 +69,7 @@ class Playground:
         labels: Mapping[str, str] | None = None,
         formats: Mapping[str, str] | None = None,
         lines: Sequence[float] | str = (),
+        guide: str | None = None,
         start: Mapping[str, Any] | None = None,
         compare: Mapping[str, Any] | None = None,
         speed: float | str = 200,
@@ -83,8 +85,9 @@ class Playground:
         name;
         `curves` {"title": names} groups the single numbers (else: accuracies together,
         others alone); `formats` writes sliders and numbers as "percent" or "number";
-        `lines` are scores that get a dashed line beside the boundary, or the name of a
-        number m for lines at -m and m; `start` is where the sliders stand at first, and
+        `lines` are scores that get a thin line beside the boundary, or the name of a
+        number m for lines at -m and m; `guide` names a tensor (a, b, c) whose line
+        a x + b y + c = 0 is dotted in; `start` is where the sliders stand at first, and
         `compare` {slider: value} what a second run beside it differs in; `speed` is in
         steps a second, or "max"; `extent` is left, right, bottom, top; `log_time` draws
         steps on a log axis; the static picture is taken after `steps`.
@@ -112,6 +115,7 @@ class Playground:
             "panels": self._panels(curves),
             "points": self._points(points, test_points),
             "lines": self._lines(lines),
+            "guide": self._guide(guide),
             "log": log_time,
             **variants,
             "start": picks,
@@ -215,6 +219,10 @@ class Playground:
             known = [n for f in self._measures() for n in self._numbers(f)]
             return _controls.one_of("lines", lines, known)
         return [float(v) for v in lines]
+
+    def _guide(self, name: str | None) -> str | None:
+        fitting = [n for n, t in self.program.spec["tensors"].items() if t == GUIDE]
+        return name and _controls.one_of("guide", name, fitting)
 
     def _slider(self, name: str, values: Sequence, restarts: Sequence[str]) -> dict:
         tensor = self.program.spec["tensors"].get(name)

@@ -1,6 +1,7 @@
 """What the tests of compiled experiments share: a run in node, and torch's own."""
 
 import base64
+import functools
 import json
 import os
 import shutil
@@ -159,6 +160,7 @@ IN_BROWSER = """async (jobs) => {
 }"""
 
 
+@functools.cache
 def random_jobs(view: Playground, count: int = 20) -> list[tuple[dict, dict]]:
     """(first tensors, job of 100 steps) at random positions of all sliders."""
     draw, spec, found = np.random.default_rng(0), view.program.spec, []

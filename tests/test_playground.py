@@ -117,6 +117,7 @@ def bad(**change):
         ({"start": {"h": 5}}, ValueError, "h 5 is not among"),
         ({"extent": (1, 0, 0, 1)}, ValueError, "expected left < right"),
         ({"alt": ""}, ValueError, "expected words"),
+        ({"guide": "w1"}, ValueError, "guide is 'w1': expected one of"),
         ({"compare": {"depth": 1}}, ValueError, "compare is 'depth': expected one of"),
         ({"compare": {"h": 4, "lr": 0.1}}, ValueError, "differ in one slider"),
         ({"compare": {"h": 5}}, ValueError, "h 5 is not among"),

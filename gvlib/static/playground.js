@@ -359,9 +359,26 @@ class Field {
     context.lineWidth = 2.2;
     contour(context, values, 0, size);
     context.lineWidth = 1.2;
-    context.setLineDash([5, 4]);
     for (const level of this.levels()) contour(context, values, level, size);
-    context.setLineDash([]);
+    if (this.view.spec.guide) this.guide(this.view.spec.guide);
+  }
+
+  /** The line a x + b y + c = 0, which does not move. */
+  guide(name) {
+    const [a, b, c] = this.run.program.get(name);
+    const [left, right, bottom, top] = this.view.spec.extent;
+    const values = this.fixed ?? new Float32Array(GRID * GRID);
+    if (!this.fixed)
+      for (let k = 0; k < GRID * GRID; k++) {
+        const x = left + ((right - left) * (k % GRID)) / (GRID - 1),
+          y = top - ((top - bottom) * Math.floor(k / GRID)) / (GRID - 1);
+        values[k] = a * x + b * y + c;
+      }
+    this.fixed = values;
+    this.context.lineWidth = 2;
+    this.context.setLineDash([2, 5]);
+    contour(this.context, values, 0, this.size);
+    this.context.setLineDash([]);
   }
 
   /** The margin lines' levels: fixed ones, or those through the nearest points. */
@@ -517,8 +534,12 @@ class Chart {
       const text = this.panel.format === "percent" ? `${100 * v}${NBSP}%` : short(v);
       svg(this.axes, "text", { x: box.left - 6, y: y + 4, "text-anchor": "end" }, text);
     }
+    const powers = Math.floor(Math.log10(last)) + 1;
+    const every = Math.ceil((powers * 48) / (box.right - box.left)); // pixels of a label
     const ticks = log
-      ? Array.from({ length: Math.floor(Math.log10(last)) + 1 }, (_, k) => 10 ** k)
+      ? Array.from({ length: powers }, (_, k) => 10 ** k).filter(
+          (_, k) => (powers - 1 - k) % every === 0,
+        )
       : [0, last / 2, last];
     ticks.forEach((v, k) => {
       const share = log ? Math.log10(v) / Math.log10(last) : v / last;
