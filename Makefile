@@ -26,8 +26,9 @@ record: install ## write the verdicts of a run into data/evidence (ARGS="--help"
 notebooks: install ## write notebooks/ anew from the pages in chapters/
 	@$(RUN) tools/notebooks.py
 
-bench: install ## measure gvlib against plain ways to do the same (benchmarks/results)
-	@for file in benchmarks/[a-z]*.py; do $(RUN) "$$file" $(ARGS) || exit 1; done
+bench: install-tests ## measure gvlib against plain ways to do the same (benchmarks/results)
+	@for name in benchmarks benchmarks.landscape benchmarks.live; do \
+	  $(RUN) -m $$name $(ARGS) || exit 1; done
 
 clean: ## remove what was built (_build); .venv and downloaded data stay
 	@rm -rf _build build ./*.egg-info

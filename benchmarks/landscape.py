@@ -1,6 +1,6 @@
 """Surfaces, rays and Lanczos steps against the plain ways, in one run.
 
-    python benchmarks/landscape.py [--device cuda] [--repeats 5] [--quick]
+    python -m benchmarks.landscape [--device cuda] [--repeats 5] [--quick]
 
 Each case is timed in turn with the ways it is compared with, several times; the medians
 go to benchmarks/results/landscape-<device>.json. Times on a CPU are CPU seconds of this

@@ -1,6 +1,6 @@
 """Training steps in the browser's engine, per CPU-second of one thread.
 
-    python -m benchmarks.live                          # ours, torch, plain JavaScript
+    python -m benchmarks.live [--quick]                # ours, torch, plain JavaScript
     npm install --prefix F onnxruntime-web@1.30.0 @tensorflow/tfjs@4.22.0 \
         @tensorflow/tfjs-backend-wasm@4.22.0
     python -m benchmarks.live --npm F                  # and those; needs pip's onnx
@@ -12,9 +12,11 @@ must have the same first layer. The ways take turns; a rate is the median of its
 import argparse
 import base64
 import gzip
+import importlib.util
 import itertools
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -238,14 +240,29 @@ def measure(name, sizes, options):
     }
 
 
+def check(options):
+    """End with one sentence where something is missing or asks for nothing."""
+    if options.repeats < 1:
+        sys.exit(f"--repeats is {options.repeats}; it must be at least 1")
+    if not shutil.which("node"):
+        sys.exit("these need node: install it with your system's packages")
+    if importlib.util.find_spec("ziglang") is None:
+        sys.exit("these need ziglang: pip install ziglang")
+
+
 def main():
     """Measure and write results/live.json."""
     parser = argparse.ArgumentParser(prog="benchmarks.live", description=__doc__)
     parser.add_argument("--npm", type=Path, help="folder with node_modules")
     parser.add_argument("--repeats", type=int, default=5, help="turns")
     parser.add_argument("--seconds", type=float, default=2.0, help="a turn of one way")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "live.json")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="a folder")
+    parser.add_argument("--quick", action="store_true", help="see that it works")
+    parser.add_argument("--device", help="of `make bench`; node has but the CPU")
     options = parser.parse_args()
+    if options.quick:
+        options.repeats, options.seconds = 1, 0.1
+    check(options)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from . import machine
 
@@ -261,9 +278,12 @@ def main():
     about = {
         "machine": machine.describe(torch.device("cpu")),
         "date": time.strftime("%Y-%m-%d"),
+        "quick": options.quick,
     }
     text = json.dumps({**about, "results": results}, indent=1)
-    options.out.write_text(text + "\n", "utf-8")
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "live.json").write_text(text + "\n", "utf-8")
+    print(options.out / "live.json")
 
 
 if __name__ == "__main__":

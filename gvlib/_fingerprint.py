@@ -26,7 +26,21 @@ from ._tables import digest, dump, short
 __all__ = ["code_hash", "gvlib_hash"]
 
 # What a job can't compute with: a change there leaves results as they are.
-_NO_PART_OF_A_RESULT = {"__init__", "_display", "evidence", "plot", "widgets"}
+# (What is drawn, and what is compiled for the browser.)
+_NO_PART_OF_A_RESULT = {
+    "__init__",
+    "_display",
+    "_live_c",
+    "_live_forms",
+    "_live_ops",
+    "_live_trace",
+    "_still",
+    "evidence",
+    "live",
+    "playground",
+    "plot",
+    "widgets",
+}
 
 
 def _globals_read(code: types.CodeType) -> list[str]:

@@ -1,6 +1,9 @@
 """The benchmarks run and write what they promise; how fast they are is not tested."""
 
+import importlib.util
 import json
+import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from live_tools import needs
 
 import gvlib as gv
 from benchmarks import loops, report
@@ -58,6 +62,33 @@ def test_the_table_has_a_line_a_way(quick):
     assert text == report.table(found)
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(lines) == 2 + sum(len(f["ways"]) for f in found["families"])
+
+
+def test_steps_for_the_browser_are_measured(tmp_path):
+    needs("node", shutil.which("node") is not None)
+    needs("ziglang", importlib.util.find_spec("ziglang") is not None)
+    command = [sys.executable, "-m", "benchmarks.live", "--quick", "--out", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "live.json").read_text())
+    assert found["quick"] is True
+    ways = {"gvlib.live", "torch, eager", "plain JavaScript"}
+    for result in found["results"]:
+        assert set(result["rates"]) == ways
+        assert all(rate > 0 for rate in result["rates"].values())
+        assert result["redraws"] > 0
+
+
+def test_make_runs_every_benchmark():
+    done = subprocess.run(
+        ["make", "--dry-run", "bench"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    files = (ROOT / "benchmarks").glob("*.py")
+    scripts = [p for p in files if 'if __name__ == "__main__"' in p.read_text()]
+    named = re.search(r"for name in (.*); do", done.stdout)[1].split()
+    modules = {f"benchmarks.{p.stem}".removesuffix(".__main__") for p in scripts}
+    assert set(named) == modules
 
 
 def test_an_unknown_family_and_no_turns_are_refused():

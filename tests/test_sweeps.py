@@ -321,6 +321,13 @@ def test_the_key_follows_setting_version_scale_and_gvlib(monkeypatch):
     assert key() == keys[0]
 
 
+def test_what_only_draws_is_no_part_of_a_result():
+    names = {p.stem for p in Path(_fingerprint.__file__).parent.glob("*.py")}
+    assert names >= _fingerprint._NO_PART_OF_A_RESULT
+    computing = {"data", "losses", "models", "population", "train", "sweeps"}
+    assert not computing & _fingerprint._NO_PART_OF_A_RESULT
+
+
 def made(source, name="job"):
     """A function out of source text, as a module of its own."""
     module = types.ModuleType("made")
