@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = list(parse_toc_yaml(ROOT / "_toc.yml"))
 TEXTS = {page: (ROOT / f"{page}.md").read_text() for page in PAGES}
 WITH_MATH = [p for p in PAGES if re.search(r"\$[^$]+\$", TEXTS[p])]
-WITH_WIDGET = [p for p in PAGES if "Explorer." in TEXTS[p]]
+WITH_WIDGET = [p for p in PAGES if "widgets.Explorer." in TEXTS[p]]
 WITH_SURFACE = [p for p in PAGES if "widgets.Surface(" in TEXTS[p]]
 PACKED = (".css", ".html", ".js", ".svg", ".json")  # fonts and images are packed
 
@@ -105,7 +105,7 @@ def test_explorers_move(path, site, tab):
     page = tab(f"{site}/{path}.html")
     settle(page)
     explorers = page.locator(".gv-explorer")
-    assert explorers.count() == TEXTS[path].count("Explorer.")
+    assert explorers.count() == TEXTS[path].count("widgets.Explorer.")
     for number in range(explorers.count()):
         move(page, explorers.nth(number))
     assert page.errors == []
