@@ -164,7 +164,9 @@ def execute(names: list[str], scale: str, folder: Path) -> list[str]:
     print(f"executing {what} at {scale} scale, {at_once} at a time", flush=True)
     cache, failed = get_cache(str(folder)), []
     # Each page in a process of its own: its kernel's CPU time is then its own too.
-    with multiprocessing.get_context("fork").Pool(at_once, maxtasksperchild=1) as pool:
+    # Spawned: a fork that a thread of the pool makes may inherit a lock that is held.
+    processes = multiprocessing.get_context("spawn")
+    with processes.Pool(at_once, maxtasksperchild=1) as pool:
         for outcome in pool.imap_unordered(run_page, jobs):
             if outcome.problem:
                 failed.append(outcome.page)
