@@ -7,24 +7,35 @@ import zlib
 import numpy as np
 
 MANTISSA = 23  # bits of a float32's
+BITS = 13  # kept of them: an error below 0.007 %, finer than the digits that are shown
 
 
-def pack(values: np.ndarray, *, bits: int = 13, step: float = 0.0) -> str:
+def rounded(values: np.ndarray, bits: int = BITS) -> np.ndarray:
+    """float32 values (...) rounded to `bits` bits after the leading one.
+
+    A relative error of at most 2**-(bits + 1). Infinities and NaN stay what they are.
+
+    >>> rounded(np.array([1 / 3, np.inf]), bits=2).tolist()
+    [0.3125, inf]
+    """
+    values = np.ascontiguousarray(values, "<f4")
+    spare = MANTISSA - bits
+    whole = values.view("<u4").astype("<u8")  # in 64 bits no carry is lost
+    near = (whole + (1 << (spare - 1))) >> spare << spare
+    return np.where(np.isfinite(values), near, whole).astype("<u4").view("<f4")
+
+
+def pack(values: np.ndarray, *, bits: int = BITS, step: float = 0.0) -> str:
     """Base64 of float32 values, rounded and deflated; `static/host.js` undoes it.
 
-    Each value is rounded to the nearest multiple of `step`, if given, then to `bits`
-    bits after the leading one: a relative error of at most 2**-(bits + 1). The first
-    bytes of all values come first, then the second ones, ...: alike bytes lie together.
+    Each value is rounded to the nearest multiple of `step`, if given, then as `rounded`
+    does. The first bytes of all values come first, then the second ones, ...: so alike
+    bytes lie together.
     """
     values = np.asarray(values, "<f4").ravel()
     if step:
         values = (np.round(values / step) * step).astype("<f4")
-    spare = MANTISSA - bits
-    # In uint64 no carry is lost; infinities and NaN keep their bits.
-    whole = values.view("<u4").astype("<u8")
-    near = (whole + (1 << (spare - 1))) >> spare << spare
-    kept = np.where(np.isfinite(values), near, whole).astype("<u4")
-    planes = kept.view(np.uint8).reshape(-1, 4).T
+    planes = rounded(values, bits).view(np.uint8).reshape(-1, 4).T
     return base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode()
 
 

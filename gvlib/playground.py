@@ -13,11 +13,9 @@ import html
 import importlib.util
 import inspect
 import itertools
-import json
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +24,11 @@ from torch import Tensor
 
 from . import _controls, _display, live
 from ._still import _png
+from ._view import View, widget_class, words
 
 __all__ = ["Playground"]
 
-STATIC = Path(__file__).parent / "static"
+TRAITS = {"spec": "Dict", "wasm": "Bytes", "data": "Bytes", "picks": "List"}
 CHUNK = 512  # points of the picture that go through the network at once: fits a cache
 PICTURE = 64  # points of the picture along each side, as in playground.js
 GUIDE = {"shape": [3], "dtype": "f32"}
@@ -37,7 +36,7 @@ SPEEDS = ["5", "30", "200", "1000", "max"]  # steps a second, as in playground.j
 DTYPES = {"f32": np.float32, "i32": np.int32}
 
 
-class Playground:
+class Playground(View):
     """An `Experiment` behind Play, Step, Reset and sliders, with its boundary.
 
     The experiment's functions have names with a meaning:
@@ -53,6 +52,8 @@ class Playground:
     argument of `initial`, and then starts it anew. `initial(**those)` returns the
     tensors that training starts from, in trees like the functions' arguments.
     """
+
+    module = "playground"
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class Playground:
         picks, _ = _controls.start(start or {}, self.sliders, [])
         variants, self.data = self._variants(initial)
         self.spec = {
-            **_words(title, alt, caption, id),
+            **words(title, alt, caption, id, "playground"),
             "notes": notes,
             "provenance": self._provenance(),
             "live": self.program.spec,
@@ -412,15 +413,6 @@ class Playground:
 
     # ---- where it is shown -----------------------------------------------------------
 
-    def show(self) -> None:
-        """Show it here: the widget in a notebook, its text in a script."""
-        if not _display.in_notebook():
-            print(self.text())
-            return
-        from IPython.display import display
-
-        display(self)
-
     def text(self) -> str:
         """Title, alt text and the numbers after some steps, as plain text."""
         rows = [f"  {label}: {value}" for label, value in self._rows()]
@@ -431,46 +423,21 @@ class Playground:
     def html(self) -> str:
         """The static page's HTML: module and data, and a picture without JavaScript."""
         # Deflated, since base64 of plain bytes compresses badly on its way to a reader.
-        buffers = {"wasm": self.program.wasm, "data": self.data}
-        coded = {k: base64.b64encode(zlib.compress(v, 9)) for k, v in buffers.items()}
-        packed = json.dumps(
-            {
-                "state": self._state() | {"deflated": True},
-                "buffers": {k: v.decode() for k, v in coded.items()},
-            },
-            separators=(",", ":"),
-            allow_nan=False,
-        ).replace("<", "\\u003c")  # nothing in the data can close the script element
-        version = _version("playground.js")
-        return (
-            f'<div class="gv-static" id="gv-{html.escape(self.spec["id"])}" '
-            f'data-module="playground" data-version="{version}">'
-            f'<script type="application/json">{packed}</script>'
-            f'<div class="gv-fallback gvx gvp">{self._still()}</div></div>'
-        )
+        blocks = {"wasm": self.program.wasm, "data": self.data}
+        coded = {k: base64.b64encode(zlib.compress(v, 9)) for k, v in blocks.items()}
+        content = {
+            "state": self._state() | {"deflated": True},
+            "buffers": {k: v.decode() for k, v in coded.items()},
+        }
+        return self._page(content, self._still(), "gvx gvp")
 
     def widget(self) -> Any:
         """The anywidget (made once) that shows this under a kernel."""
         if self._widget is None:
-            widget = _widget_class()
-            self._widget = widget(
-                **self._state(), wasm=self.program.wasm, data=self.data
-            )
+            made = widget_class(self.module, ("explorer", "playground"), **TRAITS)
+            blocks = {"wasm": self.program.wasm, "data": self.data}
+            self._widget = made(**self._state(), **blocks)
         return self._widget
-
-    def __repr__(self) -> str:
-        return self.text()
-
-    def _repr_html_(self) -> str | None:
-        return self.html() if _display.static_build() else None
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        text = {"text/plain": self.text()}
-        if _display.static_build() or not _display.in_notebook():
-            return text
-        # anywidget also tells Colab here where to find its widget manager.
-        data, metadata = self.widget()._repr_mimebundle_()
-        return {**data, **text}, metadata
 
     def _state(self) -> dict:
         return {"spec": self.spec, "picks": self.spec["start"]}
@@ -592,47 +559,5 @@ def _parameters(initial: Any) -> list[str]:
     return list(inspect.signature(initial).parameters)
 
 
-def _words(title: str, alt: str, caption: str, id: str | None) -> dict:
-    for name, text in (("title", title), ("alt", alt)):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(
-                f"{name} is {text!r}: expected words. The alt text says what the "
-                "picture shows, for those who do not see it"
-            )
-    slug = re.sub(r"[^a-z0-9]+", "-", str(id or title).lower()).strip("-")
-    return {"id": slug or "playground", "title": title, "alt": alt, "caption": caption}
-
-
 def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-@functools.cache
-def _version(name: str) -> str:
-    """Eight digits that change with a static file, so that no old copy is used."""
-    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:8]
-
-
-@functools.cache
-def _widget_class() -> type:
-    """The anywidget class; made when first used, so that a script needs no widgets."""
-    import anywidget
-    import traitlets
-
-    def synced(trait: Any) -> Any:
-        return trait.tag(sync=True)
-
-    class PlaygroundWidget(anywidget.AnyWidget):
-        # Colab shows every output in a frame of its own, so the house colours come
-        # with the widget.
-        _esm = (STATIC / "playground.js").read_text("utf-8")
-        _css = "\n".join(
-            (STATIC / name).read_text("utf-8")
-            for name in ("gv.css", "explorer.css", "playground.css")
-        )
-        spec = synced(traitlets.Dict())
-        wasm = synced(traitlets.Bytes())
-        data = synced(traitlets.Bytes())
-        picks = synced(traitlets.List(traitlets.Int()))
-
-    return PlaygroundWidget

@@ -6,43 +6,38 @@ a plain canvas: under a kernel as an anywidget, on a static page mounted by
 map, and the losses along both axes.
 """
 
-import base64
-import functools
-import hashlib
 import html
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import _controls, _display, _relief, evidence
+from . import _controls, _relief, evidence
+from ._packed import pack, rounded
+from ._view import View, widget_class, words
 from .landscape import Surface as Landscape
 
 __all__ = ["Surface"]
 
-STATIC = Path(__file__).parent / "static"
+TRAITS = {"spec": "Dict", "values": "Bytes", "at": "Dict"}
 ANGLES = list(range(0, 180, 3))  # of the slice, in degrees: fine enough to drag
 # How the picture is looked at: degrees about the vertical, degrees above the horizon,
 # size in per cent; and the range that the module keeps each in.
 VIEWS = {"turn": (0, 359, 325), "tilt": (0, 90, 36), "zoom": (50, 300, 100)}
 ROWS = 11  # of the data table, along each axis
-# Bits of a float32 that are dropped: 10 of 23 leave an error below 0.007 %, finer than
-# the three digits that are shown, and the page packs smaller.
-DROPPED = 10
 LARGEST = 1e38  # nearly the largest float32: a loss above it is as good as infinite
 
 
-class Surface:
+class Surface(View):
     """Loss surfaces on one grid: turned, cut along any line, and compared.
 
     Height is the loss on one data set, the same scale for all surfaces. The point, the
     slice through it and the surface are chosen by mouse, touch or keyboard; a mouse
     that passes over the surface, the map or the slice reads the values there.
     """
+
+    module = "surface"
 
     def __init__(
         self,
@@ -99,7 +94,7 @@ class Surface:
         label = _labels(labels, set, colour)
         self.values, others = _packed(known, set, colour)
         self.spec = {
-            **_words(title, alt, caption, id),
+            **words(title, alt, caption, id, "surface"),
             "a": _axis("a", label, first.a),
             "b": _axis("b", label, first.b),
             "height": _height(self.values[:, 0], label["loss"], clip, log),
@@ -175,15 +170,6 @@ class Surface:
 
     # ---- where it is shown -----------------------------------------------------------
 
-    def show(self) -> None:
-        """Show it here: the widget in a notebook, its text in a script."""
-        if not _display.in_notebook():
-            print(self.text())
-            return
-        from IPython.display import display
-
-        display(self)
-
     def text(self) -> str:
         """Title, alt text and the values at the first point, as plain text."""
         spec, start = self.spec, self.spec["start"]
@@ -214,39 +200,15 @@ class Surface:
 
     def html(self) -> str:
         """The static page's HTML: data, and a picture and table without JavaScript."""
-        data = base64.b64encode(self.values.tobytes()).decode()
-        packed = json.dumps(
-            {"state": self._state(), "buffers": {"values": data}},
-            separators=(",", ":"),
-            allow_nan=False,
-        ).replace("<", "\\u003c")  # nothing in the data can close the script element
-        return (
-            f'<div class="gv-static" id="gv-{html.escape(self.spec["id"])}" '
-            f'data-module="surface" data-version="{_version("surface.js")}">'
-            f'<script type="application/json">{packed}</script>'
-            f'<div class="gv-fallback gvx gvs">{self._still()}</div></div>'
-        )
+        content = {"state": self._state(), "packed": {"values": pack(self.values)}}
+        return self._page(content, self._still(), "gvx gvs")
 
     def widget(self) -> Any:
         """The anywidget (made once) that shows this under a kernel."""
         if self._widget is None:
-            values = self.values.tobytes()
-            self._widget = _widget_class()(**self._state(), values=values)
+            made = widget_class(self.module, ("explorer", "surface"), **TRAITS)
+            self._widget = made(**self._state(), values=self.values.tobytes())
         return self._widget
-
-    def __repr__(self) -> str:
-        return self.text()
-
-    def _repr_html_(self) -> str | None:
-        return self.html() if _display.static_build() else None
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        text = {"text/plain": self.text()}
-        if _display.static_build() or not _display.in_notebook():
-            return text
-        # anywidget also tells Colab here where to find its widget manager.
-        data, metadata = self.widget()._repr_mimebundle_()
-        return {**data, **text}, metadata
 
     def _state(self) -> dict:
         return {"spec": self.spec, "at": self.spec["start"]}
@@ -382,10 +344,7 @@ def _packed(
         fields.append([found.accuracy[colour] for found in known.values()])
         others.append("colour")
     exact = np.stack([np.stack(f) for f in fields], axis=1).astype("<f4")
-    half = 1 << (DROPPED - 1)
-    bits = (exact.view("<u4") + half) >> DROPPED << DROPPED
-    rounded = np.where(np.isfinite(exact), bits.view("<f4"), np.float32("nan"))
-    return rounded, others
+    return rounded(np.where(np.isfinite(exact), exact, np.float32("nan"))), others
 
 
 def _loss(which: str, found: Landscape, name: str) -> np.ndarray:
@@ -516,17 +475,6 @@ def _within(name: str, value: Any, low: float, high: float) -> float:
     return value
 
 
-def _words(title: str, alt: str, caption: str, id: str | None) -> dict:
-    for name, text in (("title", title), ("alt", alt)):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(
-                f"{name} is {text!r}: expected words. The alt text says what the "
-                "picture shows, for those who do not see it"
-            )
-    slug = re.sub(r"[^a-z0-9]+", "-", str(id or title).lower()).strip("-")
-    return {"id": slug or "surface", "title": title, "alt": alt, "caption": caption}
-
-
 def _written(value: float, percent: bool = False) -> str:
     """A measured number, as surface.js writes it.
 
@@ -548,33 +496,3 @@ def _upper(text: str) -> str:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-@functools.cache
-def _version(name: str) -> str:
-    """Eight digits that change with a static file, so that no old copy is used."""
-    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:8]
-
-
-@functools.cache
-def _widget_class() -> type:
-    """The anywidget class; made when first used, so that a script needs no widgets."""
-    import anywidget
-    import traitlets
-
-    def synced(trait: Any) -> Any:
-        return trait.tag(sync=True)
-
-    class SurfaceWidget(anywidget.AnyWidget):
-        # Colab shows every output in a frame of its own, so the house colours come
-        # with the widget.
-        _esm = (STATIC / "surface.js").read_text("utf-8")
-        _css = "\n".join(
-            (STATIC / name).read_text("utf-8")
-            for name in ("gv.css", "explorer.css", "surface.css")
-        )
-        spec = synced(traitlets.Dict())
-        values = synced(traitlets.Bytes())
-        at = synced(traitlets.Dict())
-
-    return SurfaceWidget

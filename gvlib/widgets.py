@@ -6,38 +6,43 @@ from JSON in the page, which also carries a picture and a table for a reader wit
 JavaScript; in a script its text is printed.
 """
 
-import functools
-import hashlib
-import html
 import inspect
-import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from . import _controls, _display, _records, evidence
+from . import _controls, _records, evidence
 from ._packed import fine_step, pack
 from ._still import still
+from ._view import View, widget_class, words
 from .playground import Playground
 from .surface3d import Surface
 
 __all__ = ["Explorer", "Playground", "Surface"]
 
-STATIC = Path(__file__).parent / "static"
+TRAITS = {
+    "spec": "Dict",
+    "values": "Bytes",
+    "picks": "List",
+    "at": "List",
+    "shown": "Int",
+    "computed": "List",
+    "status": "Dict",
+}
 STEP = 0.01  # of progress: below one per cent nobody sees it, and a message costs time
 
 
-class Explorer:
+class Explorer(View):
     """A sweep behind sliders: mean, 95 % interval and n at every computed setting.
 
     Make one with `Explorer.lines` (curves with bands) or `Explorer.images` (heat maps),
     then call `show()`, or put it last in a cell.
     """
+
+    module = "explorer"
 
     def __init__(
         self,
@@ -106,7 +111,7 @@ class Explorer:
         y_format = y_format or _share_or_number(frame, recipe.series)
         scale = _controls.Scale(y_label, y_format, y_scale, y_limits)
         spec = {
-            **_words(title, alt, caption, id),
+            **words(title, alt, caption, id, "explorer"),
             "kind": "lines",
             "sliders": _sliders(stops, label, formats),
             "cursors": [_controls.axis(x, label(x), recipe.grid, x_scale)],
@@ -163,7 +168,7 @@ class Explorer:
         label = _labels(labels, ["x", "y", *panels, *stops])
         scale = _controls.Scale(value_label, value_format, value_scale, limits, center)
         spec = {
-            **_words(title, alt, caption, id),
+            **words(title, alt, caption, id, "explorer"),
             "kind": "images",
             "sliders": _sliders(stops, label, formats),
             "cursors": [
@@ -210,15 +215,6 @@ class Explorer:
 
     # ---- where it is shown -----------------------------------------------------------
 
-    def show(self) -> None:
-        """Show it here: the widget in a notebook, its text in a script."""
-        if not _display.in_notebook():
-            print(self.text())
-            return
-        from IPython.display import display
-
-        display(self)
-
     def text(self) -> str:
         """Title, alt text and the values of the first setting, as plain text."""
         rows = [
@@ -233,21 +229,9 @@ class Explorer:
         """The static page's HTML: data, and a picture and table without JavaScript."""
         state = self._state()
         state["spec"] = state["spec"] | {"compute": False}  # there is no kernel to ask
-        packed = json.dumps(
-            {
-                "state": state,
-                "packed": {"values": pack(self.values, step=self._step())},
-            },
-            separators=(",", ":"),
-            allow_nan=False,
-        ).replace("<", "\\u003c")  # nothing in the data can close the script element
+        packed = {"values": pack(self.values, step=self._step())}
         picture = still(self.spec, self._block(), self._rows(), self._where())
-        return (
-            f'<div class="gv-static" id="gv-{html.escape(self.spec["id"])}" '
-            f'data-module="explorer" data-version="{_version("explorer.js")}">'
-            f'<script type="application/json">{packed}</script>'
-            f'<div class="gv-fallback gvx">{picture}</div></div>'
-        )
+        return self._page({"state": state, "packed": packed}, picture, "gvx")
 
     def _step(self) -> float:
         """How finely a static page holds values: a heat map's colours are few."""
@@ -259,24 +243,10 @@ class Explorer:
     def widget(self) -> Any:
         """The anywidget (made once) that shows this under a kernel."""
         if self._widget is None:
-            values = self.values.tobytes()
-            self._widget = _widget_class()(**self._state(), values=values)
+            made = widget_class(self.module, ("explorer",), **TRAITS)
+            self._widget = made(**self._state(), values=self.values.tobytes())
             self._widget.on_msg(self._on_message)
         return self._widget
-
-    def __repr__(self) -> str:
-        return self.text()
-
-    def _repr_html_(self) -> str | None:
-        return self.html() if _display.static_build() else None
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        text = {"text/plain": self.text()}
-        if _display.static_build() or not _display.in_notebook():
-            return text
-        # anywidget also tells Colab here where to find its widget manager.
-        data, metadata = self.widget()._repr_mimebundle_()
-        return {**data, **text}, metadata
 
     def _state(self) -> dict:
         empty = {"shown": -1, "computed": [], "status": {}}
@@ -372,51 +342,7 @@ class Explorer:
             widget.spec = {**widget.spec, "value": value}
 
 
-@functools.cache
-def _widget_class() -> type:
-    """The anywidget class; made when first used, so that a script needs no widgets."""
-    import anywidget
-    import traitlets
-
-    def synced(trait: Any) -> Any:
-        return trait.tag(sync=True)
-
-    class ExplorerWidget(anywidget.AnyWidget):
-        # Colab shows every output in a frame of its own, so the house colours come
-        # with the widget.
-        _esm = (STATIC / "explorer.js").read_text("utf-8")
-        _css = "\n".join(
-            (STATIC / name).read_text("utf-8") for name in ("gv.css", "explorer.css")
-        )
-        spec = synced(traitlets.Dict())
-        values = synced(traitlets.Bytes())
-        picks = synced(traitlets.List(traitlets.Int()))
-        at = synced(traitlets.List(traitlets.Int()))
-        shown = synced(traitlets.Int(-1))
-        computed = synced(traitlets.List(traitlets.Dict()))
-        status = synced(traitlets.Dict())
-
-    return ExplorerWidget
-
-
-@functools.cache
-def _version(name: str) -> str:
-    """Eight digits that change with a static file, so that no old copy is used."""
-    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:8]
-
-
 # ---- what a view is made from --------------------------------------------------------
-
-
-def _words(title: str, alt: str, caption: str, id: str | None) -> dict:
-    for name, text in (("title", title), ("alt", alt)):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(
-                f"{name} is {text!r}: expected words. The alt text says what the "
-                "picture shows, for those who do not see it"
-            )
-    slug = re.sub(r"[^a-z0-9]+", "-", str(id or title).lower()).strip("-")
-    return {"id": slug or "explorer", "title": title, "alt": alt, "caption": caption}
 
 
 def _labels(labels: Mapping[str, str] | None, known: list[str]) -> Callable[[str], str]:
