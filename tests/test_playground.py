@@ -235,6 +235,8 @@ def steps(page):
     return int(re.sub(r"\D", "", text))
 
 
+TWO_FRAMES = """() => new Promise(
+    (done) => requestAnimationFrame(() => requestAnimationFrame(done)))"""
 STEP = "Number(document.querySelector('.gvp-count').textContent.replace(/\\D/g, ''))"
 
 
@@ -310,6 +312,7 @@ def test_play_pause_step_reset(opened):
     press(page, "Play")
     at_least(page, 30)
     press(page, "Pause")
+    page.evaluate(TWO_FRAMES)  # what was computed before the press is drawn
     paused = steps(page)
     page.wait_for_timeout(200)
     assert steps(page) == paused
