@@ -11,6 +11,7 @@ from typing import Any
 from . import _display
 
 STATIC = Path(__file__).parent / "static"
+IMPORT = re.compile(r'^import \{[^}]*\} from "\./parts\.js";$', re.MULTILINE)
 
 
 class View:
@@ -101,14 +102,24 @@ def widget_class(module: str, sheets: tuple[str, ...], **traits: str) -> type:
     styles = [(STATIC / f"{name}.css").read_text("utf-8") for name in ("gv", *sheets)]
     synced = {k: getattr(traitlets, t)().tag(sync=True) for k, t in traits.items()}
     source = {
-        "_esm": (STATIC / f"{module}.js").read_text("utf-8"),
+        "_esm": one_module(module),
         "_css": "\n".join(styles),
     }
     name = f"{module.capitalize()}Widget"
     return type(name, (anywidget.AnyWidget,), {**source, **synced})
 
 
+def one_module(module: str) -> str:
+    """`static/<module>.js` with what it imports from parts.js in it."""
+    parts, own = ((STATIC / f"{n}.js").read_text("utf-8") for n in ("parts", module))
+    shared = re.sub(r"^export ", "", parts, flags=re.MULTILINE)
+    whole, count = IMPORT.subn(lambda _: shared, own)
+    if count != 1:
+        raise ValueError(f"{module}.js imports parts.js {count} times: expected once")
+    return whole
+
+
 @functools.cache
 def _version(module: str) -> str:
     """Eight digits that change with a module, so that no old copy of it is used."""
-    return hashlib.sha256((STATIC / f"{module}.js").read_bytes()).hexdigest()[:8]
+    return hashlib.sha256(one_module(module).encode()).hexdigest()[:8]

@@ -724,7 +724,7 @@ def test_state_survives_reload(opened):
     [
         ("corruption=7", "100 %", "“7”, which is outside 0 % to 100 %; 100 % is shown"),
         ("corruption=-1", "0 %", "outside 0 % to 100 %; 0 % is shown"),
-        ("corruption=0.6", "50 %", "was not computed; the nearest, 50 %, is shown"),
+        ("corruption=0.6", "50 %", "is no stop of its slider; the nearest, 50 %, is"),
         ("corruption=many", "0 %", "is not one of its values; the first setting"),
         ("corruption=", "0 %", "is not one of its values"),
         (

@@ -2,43 +2,8 @@
 // One module with the anywidget contract: under a kernel anywidget calls render(), on a
 // static page host.js does. All text goes in as text; nothing is fetched.
 
-const SVG = "http://www.w3.org/2000/svg";
-const KEYS = {
-  ArrowRight: 1,
-  ArrowUp: 1,
-  ArrowLeft: -1,
-  ArrowDown: -1,
-  PageUp: 5,
-  PageDown: -5,
-  Home: -Infinity,
-  End: Infinity,
-};
-const NBSP = "\u00a0";
+import { NBSP, KEYS, clamp, match, nearest, remember, set, svg, tag } from "./parts.js";
 
-function tag(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  set(node, attributes);
-  node.append(...children);
-  return node;
-}
-
-function svg(parent, name, attributes = {}, text) {
-  const node = document.createElementNS(SVG, name);
-  set(node, attributes);
-  if (text !== undefined) node.textContent = text;
-  parent.append(node);
-  return node;
-}
-
-function set(node, attributes) {
-  for (const [key, value] of Object.entries(attributes)) {
-    if (typeof value === "function") node.addEventListener(key, value);
-    else if (value === false || value == null) node.removeAttribute(key);
-    else node.setAttribute(key, value === true ? "" : value);
-  }
-}
-
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const clear = (node) => node.replaceChildren();
 const tone = (k) => `gvx-s${(k % 8) + 1}`;
 
@@ -183,12 +148,7 @@ class Address {
   write(indices) {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
-      // Refused in documents without an address of their own; the view works all the same.
-      try {
-        history.replaceState(history.state, "", this.url(indices));
-      } catch {
-        /* no address */
-      }
+      remember(this.url(indices));
     }, 150);
   }
 
@@ -197,34 +157,6 @@ class Address {
     url.hash = `gv-${this.id}`;
     return url.href;
   }
-}
-
-/** The control's index for a text from outside, and a sentence if it is not that value. */
-function match(control, text) {
-  const { values, texts, numeric, label } = control;
-  const exact = values.findIndex((value) => String(value) === text);
-  if (exact >= 0) return [exact, null];
-  const shown = `The link asks for ${label} “${text.slice(0, 20)}”, which`;
-  const number = text.trim() === "" ? NaN : Number(text);
-  if (!numeric || !Number.isFinite(number))
-    return [null, `${shown} is not one of its values; the first setting is shown.`];
-  const index = nearest(values, number);
-  const [low, high] = [0, values.length - 1];
-  if (number < values[low] || number > values[high]) {
-    return [
-      index,
-      `${shown} is outside ${texts[low]} to ${texts[high]}; ${texts[index]} is shown.`,
-    ];
-  }
-  return [index, `${shown} was not computed; the nearest, ${texts[index]}, is shown.`];
-}
-
-function nearest(values, wanted) {
-  let best = 0;
-  values.forEach((v, i) => {
-    if (Math.abs(v - wanted) < Math.abs(values[best] - wanted)) best = i;
-  });
-  return best;
 }
 
 // ---- scales and axes ----------------------------------------------------------------

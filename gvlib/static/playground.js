@@ -2,18 +2,8 @@
 // One module with the anywidget contract: under a kernel anywidget calls render(), on a
 // static page host.js does. Data, first weights and indices come from Python as bytes.
 
-const SVG = "http://www.w3.org/2000/svg";
-const NBSP = "\u00a0";
-const KEYS = {
-  ArrowRight: 1,
-  ArrowUp: 1,
-  ArrowLeft: -1,
-  ArrowDown: -1,
-  PageUp: 5,
-  PageDown: -5,
-  Home: -Infinity,
-  End: Infinity,
-};
+import { NBSP, Steps, clamp, match, remember, set, svg, tag } from "./parts.js";
+
 const GRID = 64; // points of the decision boundary along each side
 const FRAME = 15; // ms for training and drawing together: 60 redraws a second
 const LEAST = 4; // ms of training between two redraws, however long drawing takes
@@ -27,30 +17,6 @@ const SPEEDS = [
   ["max", Infinity, "as fast as it goes"],
 ];
 
-function tag(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  set(node, attributes);
-  node.append(...children);
-  return node;
-}
-
-function svg(parent, name, attributes = {}, text) {
-  const node = document.createElementNS(SVG, name);
-  set(node, attributes);
-  if (text !== undefined) node.textContent = text;
-  parent.append(node);
-  return node;
-}
-
-function set(node, attributes) {
-  for (const [key, value] of Object.entries(attributes)) {
-    if (typeof value === "function") node.addEventListener(key, value);
-    else if (value === false || value == null) node.removeAttribute(key);
-    else node.setAttribute(key, value === true ? "" : value);
-  }
-}
-
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const tone = (k) => `gvx-s${((k + 2) % 8) + 1}`; // the first two colours are the classes'
 
 function write(value, format) {
@@ -559,67 +525,6 @@ class Chart {
 
 // ---- controls -----------------------------------------------------------------------
 
-/** A native range input over the positions of a slider's values. */
-class Slider {
-  constructor(control, id, choose, suffix = "") {
-    Object.assign(this, { control, index: 0 });
-    this.choose = (index) => choose(clamp(index, 0, control.values.length - 1));
-    this.input = tag("input", {
-      type: "range",
-      id,
-      min: 0,
-      max: Math.max(control.values.length - 1, 1),
-      step: 1,
-      input: () => this.choose(Number(this.input.value)),
-      keydown: (e) => this.key(e),
-    });
-    this.output = tag("output", { for: id });
-    const label = tag("label", { for: id }, control.label, suffix, " ", this.output);
-    this.node = tag("div", { class: "gvx-slider" }, label, this.input);
-  }
-
-  // Done here and not by the browser: inside a cell JupyterLab cancels the arrow keys.
-  key(event) {
-    const step = KEYS[event.key];
-    if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    this.choose(this.index + step);
-  }
-
-  show(index) {
-    const text = this.control.texts[index];
-    this.index = index;
-    this.input.value = index;
-    const share = (100 * index) / Number(this.input.max);
-    this.input.style.setProperty("--gvx-share", `${share}%`);
-    this.input.setAttribute("aria-valuetext", text);
-    this.output.textContent = text;
-  }
-}
-
-/** The index for a text from the address, and a sentence if it is not that value. */
-function match({ values, texts, numeric, label }, text) {
-  const exact = values.findIndex((value) => String(value) === text);
-  if (exact >= 0) return [exact, null];
-  const shown = `The link asks for ${label} “${text.slice(0, 20)}”, which`;
-  const number = text.trim() === "" ? NaN : Number(text);
-  if (!numeric || !Number.isFinite(number))
-    return [null, `${shown} is not one of its values; the first setting is used.`];
-  let best = 0;
-  values.forEach((v, i) => {
-    if (Math.abs(v - number) < Math.abs(values[best] - number)) best = i;
-  });
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  if (number >= low && number <= high)
-    return [best, `${shown} is no stop of its slider; the nearest, ${texts[best]}, is used.`];
-  const ends = [low, high].map((v) => texts[values.indexOf(v)]);
-  return [
-    best,
-    `${shown} is outside ${ends[0]} to ${ends[1]}; ${texts[best]} is used.`,
-  ];
-}
-
 /** The state in the page's address: sliders, the comparison, the speed. */
 class Address {
   constructor(id, { sliders, other }) {
@@ -630,7 +535,7 @@ class Address {
     const query = new URLSearchParams(location.search),
       said = [];
     const ask = (control, text) => {
-      const [index, problem] = match(control, text);
+      const [index, problem] = match(control, text, "used");
       if (problem) said.push(problem);
       return index;
     };
@@ -668,12 +573,7 @@ class Address {
   write(state) {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
-      // Refused in documents without an address of their own; all works the same.
-      try {
-        history.replaceState(history.state, "", this.url(state));
-      } catch {
-        /* no address */
-      }
+      remember(this.url(state));
     }, 150);
   }
 
@@ -827,7 +727,7 @@ class View {
     this.node.classList.toggle("gvp-two", this.runs.length > 1);
     this.sliders = [];
     const add = (control, i, key, suffix, choose) => {
-      const slider = new Slider(control, `${this.uid}-${key}${i}`, choose, suffix);
+      const slider = new Steps(control, `${this.uid}-${key}${i}`, choose, suffix);
       this.sliders.push({ slider, i, second: key === "b" });
     };
     spec.sliders.forEach((control, i) => {

@@ -2,18 +2,8 @@
 // One module with the anywidget contract: under a kernel anywidget calls render(), on a
 // static page host.js does. Drawn on plain canvases, far cells first.
 
-const SVG = "http://www.w3.org/2000/svg";
-const NBSP = "\u00a0";
-const KEYS = {
-  ArrowRight: 1,
-  ArrowUp: 1,
-  ArrowLeft: -1,
-  ArrowDown: -1,
-  PageUp: 5,
-  PageDown: -5,
-  Home: -Infinity,
-  End: Infinity,
-};
+import { NBSP, KEYS, Steps, clamp, match, nearest, remember, set, svg, tag } from "./parts.js";
+
 // The picture's own space: the base is [-1, 1] x [-1, 1], the loss reaches from 0 to
 // TALL, and contour lines lie below on the floor. The eye is AWAY from the middle.
 const TALL = 1.05;
@@ -35,30 +25,6 @@ const TURNS = {
   "-": [0, 0, 1 / 1.15],
 };
 
-function tag(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  set(node, attributes);
-  node.append(...children);
-  return node;
-}
-
-function svg(parent, name, attributes = {}, text) {
-  const node = document.createElementNS(SVG, name);
-  set(node, attributes);
-  if (text !== undefined) node.textContent = text;
-  parent.append(node);
-  return node;
-}
-
-function set(node, attributes) {
-  for (const [key, value] of Object.entries(attributes)) {
-    if (typeof value === "function") node.addEventListener(key, value);
-    else if (value === false || value == null) node.removeAttribute(key);
-    else node.setAttribute(key, value === true ? "" : value);
-  }
-}
-
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const range = (n, f = (i) => i) => Array.from({ length: n }, (_, i) => f(i));
 const mean = (values) => values.reduce((sum, v) => sum + v, 0) / values.length;
 const mix = (a, b, t) => a + t * (b - a);
@@ -71,14 +37,6 @@ function write(value, format) {
   if (value && Math.abs(value) < 1e-4)
     return value.toExponential(2).replace(/e-(\d)$/, "e-0$1"); // as Python does
   return String(Number(value.toPrecision(3)));
-}
-
-function nearest(values, wanted) {
-  let best = 0;
-  values.forEach((v, i) => {
-    if (Math.abs(v - wanted) < Math.abs(values[best] - wanted)) best = i;
-  });
-  return best;
 }
 
 /** A canvas for sharp pixels; draws in CSS pixels. */
@@ -1047,45 +1005,6 @@ class Curve {
 
 // ---- controls -----------------------------------------------------------------------
 
-/** A native range input over the positions of a control's values. */
-class Slider {
-  constructor(control, id, choose) {
-    Object.assign(this, { control, index: 0 });
-    this.choose = (index) => choose(clamp(index, 0, control.values.length - 1));
-    this.input = tag("input", {
-      type: "range",
-      id,
-      min: 0,
-      max: control.values.length - 1,
-      step: 1,
-      input: () => this.choose(Number(this.input.value)),
-      keydown: (e) => this.key(e),
-    });
-    this.output = tag("output", { for: id });
-    const label = tag("label", { for: id }, control.label, " ", this.output);
-    this.node = tag("div", { class: "gvx-slider" }, label, this.input);
-  }
-
-  // Done here and not by the browser: inside a cell JupyterLab cancels the arrow keys.
-  key(event) {
-    const step = KEYS[event.key];
-    if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    this.choose(this.index + step);
-  }
-
-  show(index) {
-    const text = this.control.texts[index];
-    this.index = index;
-    this.input.value = index;
-    const share = (100 * index) / Number(this.input.max);
-    this.input.style.setProperty("--gvx-share", `${share}%`);
-    this.input.setAttribute("aria-valuetext", text);
-    this.output.textContent = text;
-  }
-}
-
 /** One of a few by radio buttons, of many by a list. */
 function choice(names, id, choose) {
   if (names.length < 2) return { node: "", show() {} };
@@ -1119,21 +1038,6 @@ function choice(names, id, choose) {
 
 // ---- the state in the page's address ------------------------------------------------
 
-/** The control's index for a text from outside, and a sentence if it is not that value. */
-function match({ values, texts, numeric, label }, text) {
-  const exact = values.findIndex((value) => String(value) === text);
-  if (exact >= 0) return [exact, null];
-  const shown = `The link asks for ${label} “${text.slice(0, 20)}”, which`;
-  const number = text.trim() === "" ? NaN : Number(text);
-  if (!numeric || !Number.isFinite(number))
-    return [null, `${shown} is not one of its values; the first setting is shown.`];
-  const best = nearest(values, number),
-    last = values.length - 1;
-  if (number >= values[0] && number <= values[last])
-    return [best, `${shown} is not shown; the nearest, ${texts[best]}, is.`];
-  return [best, `${shown} is outside ${texts[0]} to ${texts[last]}; ${texts[best]} is shown.`];
-}
-
 class Address {
   constructor(id, controls, start) {
     Object.assign(this, { id, controls, start });
@@ -1163,12 +1067,7 @@ class Address {
   }
 
   write(state) {
-    // Refused in documents without an address of their own; all works the same.
-    try {
-      history.replaceState(history.state, "", this.url(state));
-    } catch {
-      /* no address */
-    }
+    remember(this.url(state));
   }
 
   link(state) {
@@ -1212,7 +1111,7 @@ class View {
     const names = spec.surfaces.map((s) => s.name);
     this.pick = choice(names, `${uid}-s`, (surface) => this.choose({ surface }));
     this.sliders = ["angle", "a", "b"].map((name) => {
-      const slider = new Slider(controls[name], `${uid}-${name}`, (index) => this.choose({ [name]: index }));
+      const slider = new Steps(controls[name], `${uid}-${name}`, (index) => this.choose({ [name]: index }));
       return { name, slider };
     });
     this.where = tag("p", { class: "gvx-where" });
