@@ -1,16 +1,13 @@
 """What the page on class weights defines, against independent computations."""
 
-import ast
 import math
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from page_parts import definitions
 from scipy.optimize import minimize
 
-PAGE = Path(__file__).parent.parent / "chapters/importance-weighting/fading-weights.md"
 CONSTANTS = {
     "COSTS",
     "DRAWS",
@@ -21,28 +18,7 @@ CONSTANTS = {
     "WEIGHTS",
     "moons",
 }
-
-
-def definitions():
-    """The page's imports, functions and a few constants; nothing is trained."""
-    cells = re.findall(r"```\{code-cell\} ipython3\n(.*?)```", PAGE.read_text(), re.S)
-    tree = ast.parse("\n".join(re.sub(r"^:tags:.*$", "", c, flags=re.M) for c in cells))
-    kinds = ast.Import | ast.ImportFrom | ast.FunctionDef
-    wanted = [
-        node
-        for node in tree.body
-        if isinstance(node, kinds)
-        or (
-            isinstance(node, ast.Assign)
-            and getattr(node.targets[0], "id", "") in CONSTANTS
-        )
-    ]
-    names = {}
-    exec(compile(ast.Module(wanted, []), str(PAGE), "exec"), names)
-    return names
-
-
-page = definitions()
+page = definitions("importance-weighting/fading-weights", CONSTANTS)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,17 +1,13 @@
 """What the page on long tails defines, against independent computations."""
 
-import ast
-import re
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from page_parts import definitions
 
 import gvlib as gv
 
-PAGE = Path(__file__).parent.parent / "chapters/imbalance/long-tails.md"
 SMALL = {"N_MAX": 40, "FACTOR": 10, "SEEDS": range(2), "SHRINK": 4}
 CONSTANTS = {
     "IMBALANCE",
@@ -24,31 +20,17 @@ CONSTANTS = {
 }
 
 
-def definitions():
-    """The page's imports, functions and constants, on a small made set."""
-    cells = re.findall(r"```\{code-cell\} ipython3\n(.*?)```", PAGE.read_text(), re.S)
-    tree = ast.parse("\n".join(re.sub(r"^:tags:.*$", "", c, flags=re.M) for c in cells))
-    kinds = ast.Import | ast.ImportFrom | ast.FunctionDef
-    wanted = [
-        node
-        for node in tree.body
-        if isinstance(node, kinds)
-        or (
-            isinstance(node, ast.Assign)
-            and ast.unparse(node.targets[0]).strip("()") in CONSTANTS
-        )
-    ]
+def small_set():
+    """What the page's definitions need, on a small made set."""
     random = torch.Generator().manual_seed(0)
     y = torch.arange(600) % 10
     x = torch.randn(600, 1, 4, 4, generator=random) + y[:, None, None, None]
     made = gv.data.Dataset(x, y)
-    names = SMALL | {"pool": made[:500], "test": made[500:]}
-    names["counts"] = {"step": gv.data.step_counts(40, 10, 10)}
-    exec(compile(ast.Module(wanted, []), str(PAGE), "exec"), names)
-    return names
+    counts = {"step": gv.data.step_counts(40, 10, 10)}
+    return SMALL | {"pool": made[:500], "test": made[500:], "counts": counts}
 
 
-page = definitions()
+page = definitions("imbalance/long-tails", CONSTANTS, small_set())
 
 
 @pytest.mark.parametrize(("kind", "rare"), [("step", 4), ("long-tailed", 4)])

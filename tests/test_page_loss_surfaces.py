@@ -1,39 +1,14 @@
 """What the page on loss surfaces defines, against what is known in closed form."""
 
-import ast
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from page_parts import definitions
 
 import gvlib as gv
 
-PAGE = Path(__file__).parent.parent / "chapters/landscapes/loss-surfaces.md"
 CONSTANTS = {"GUESS", "LEVELS", "SEEDS", "SET"}
-
-
-def definitions():
-    """The page's imports, functions, classes and constants; nothing is trained."""
-    cells = re.findall(r"```\{code-cell\} ipython3\n(.*?)```", PAGE.read_text(), re.S)
-    tree = ast.parse("\n".join(re.sub(r"^:tags:.*$", "", c, flags=re.M) for c in cells))
-    kinds = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
-    wanted = [
-        node
-        for node in tree.body
-        if isinstance(node, kinds)
-        or (
-            isinstance(node, ast.Assign)
-            and getattr(node.targets[0], "id", "") in CONSTANTS
-        )
-    ]
-    names = {}
-    exec(compile(ast.Module(wanted, []), str(PAGE), "exec"), names)
-    return names
-
-
-page = definitions()
+page = definitions("landscapes/loss-surfaces", CONSTANTS)
 
 
 def surface_of(*functions, points=21, span=0.5):
