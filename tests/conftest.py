@@ -2,13 +2,17 @@
 
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import page_scripts
 import pytest
 
 from tools.screenshot import find_chromium, served
@@ -34,12 +38,21 @@ class Book(NamedTuple):
 
 BUILD = [sys.executable, ROOT / "tools/book.py"]
 building = []  # the process that builds the book, from the first test on
+begun = {}  # page -> the future of its script
+beside = ThreadPoolExecutor(1)  # runs one script after the other beside the tests
+
+
+def pytest_collection_modifyitems(items):
+    """What waits for the pages' scripts comes last: they take minutes."""
+    items.sort(key=lambda item: "scripts" in getattr(item, "fixturenames", ()))
 
 
 def pytest_collection_finish(session):
-    """Begin to build the book, where a test wants it: it takes minutes on two cores."""
-    wanted = any("book" in getattr(i, "fixturenames", ()) for i in session.items)
-    if wanted and not session.config.option.collectonly:
+    """Begin to build the book and then to run the scripts, where a test wants them."""
+    wanted = {n for i in session.items for n in getattr(i, "fixturenames", ())}
+    if session.config.option.collectonly:
+        return
+    if "book" in wanted:
         building.append(
             subprocess.Popen(
                 BUILD,
@@ -49,15 +62,35 @@ def pytest_collection_finish(session):
                 text=True,
             )
         )
+    if "scripts" in wanted:
+        folder = Path(tempfile.mkdtemp(prefix="gv-scripts-"))
+        session.config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        for page in page_scripts.CODED:
+            begun[page] = beside.submit(_script, page, folder)
+
+
+def _script(page, folder):
+    """A page's script, once the book is built: both at once would be too much."""
+    for process in building:
+        process.wait()
+    return page_scripts.run_script(page, folder)
 
 
 def pytest_sessionfinish():
-    """Tests that end early do not leave a build behind."""
+    """Tests that end early leave nothing behind."""
+    beside.shutdown(wait=False, cancel_futures=True)
     for process in building:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)  # what is finished is kept
             process.wait()
         process.stdout.close()
+    page_scripts.stop()
+
+
+@pytest.fixture(scope="session")
+def scripts():
+    """Every page run as a script: the futures of page_scripts.Script by page."""
+    return begun
 
 
 @pytest.fixture(scope="session")

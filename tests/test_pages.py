@@ -1,21 +1,13 @@
 """Every page of the book: its verdicts, its words, and that it is a plain script."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
-from sphinx_external_toc.parsing import parse_toc_yaml
+from page_scripts import CODED, PAGES, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = list(parse_toc_yaml(ROOT / "_toc.yml"))
 TEXTS = {page: (ROOT / f"{page}.md").read_text() for page in PAGES}
-CODED = [page for page in PAGES if "{code-cell}" in TEXTS[page]]
 TRAINED = [page for page in CODED if "gv.claim(" in TEXTS[page]]
 LEDGER = json.loads((ROOT / "data/evidence/quick.json").read_text())
 
@@ -44,57 +36,15 @@ def test_every_recorded_claim_is_on_a_page(book):
     assert {claim["id"] for claim in LEDGER} == found
 
 
-BLOCK = """
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"IPython", "ipykernel", "jupyter", "notebook",
-                "jupyter_client", "jupyter_core", "nbclient", "nbformat", "ipywidgets"}:
-            raise ModuleNotFoundError(f"no {name} here")
-sys.meta_path.insert(0, Refuse())
-"""
-
-
-def run_script(page, folder):
-    """Run a page as a plain script where nothing of Jupyter can be imported."""
-    folder = folder / page.replace("/", "-")
-    folder.mkdir()
-    convert = [sys.executable, "-m", "jupytext", "--quiet", "--to", "py"]
-    script = [ROOT / f"{page}.md", "--output", folder / "page.py"]
-    subprocess.run([*convert, *script], check=True)
-    (folder / "sitecustomize.py").write_text(BLOCK)
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GV_")}
-    env["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", folder / "page.py"],
-        env=env | {"OMP_NUM_THREADS": "1", "GV_RECORD": str(folder / "claims")},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    files = (folder / "claims").rglob("*.json")
-    return done, [claim for file in files for claim in json.loads(file.read_text())]
-
-
-@pytest.fixture(scope="session")
-def scripts(tmp_path_factory):
-    """Every page run as a script, two at a time: (process, claims) by page."""
-    folder = tmp_path_factory.mktemp("scripts")
-    with ThreadPoolExecutor(2) as pool:
-        return dict(
-            zip(CODED, pool.map(lambda p: run_script(p, folder), CODED), strict=True)
-        )
-
-
 @pytest.mark.parametrize("page", CODED)
 def test_page_is_a_script_without_jupyter(page, scripts):
-    done, claims = scripts[page]
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = {c["id"]: c["verdict"] for c in claims}
+    done = scripts[page].result()
+    assert done.status == 0, done.err[-4000:]
+    found = {c["id"]: c["verdict"] for c in done.claims}
     expected = {c["id"]: c["verdict"] for c in LEDGER if c["page"] == name(page)}
     assert found == expected
-    for claim in claims:
-        assert claim["says"] in " ".join(done.stdout.split())
+    for claim in done.claims:
+        assert claim["says"] in " ".join(done.out.split())
 
 
 @pytest.mark.parametrize("page", TRAINED)
