@@ -213,7 +213,7 @@ def test_interrupted_build_keeps_what_had_finished(small):
                 break
         os.killpg(process.pid, 2)  # what Ctrl-C does
         _, errors = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert "every page that had finished is kept" in errors
     write_toc(small, "one")
     assert build(small).returncode == 0

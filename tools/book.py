@@ -16,11 +16,13 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 from jupyter_cache import get_cache
@@ -333,11 +335,30 @@ def main() -> int:
         print(cache_folder(scale_name()) / "evidence")
         return 0
     with one_build_at_a_time():
-        try:
-            return build(scale_name())
-        except KeyboardInterrupt:
-            print("\nstopped; every page that had finished is kept", file=sys.stderr)
-            return 130
+        return unless_stopped(build, scale_name())
+
+
+def unless_stopped(work: Callable[[str], int], scale: str) -> int:
+    """What `work(scale)` returns; 130 after Ctrl-C, whatever came of it.
+
+    A Ctrl-C reaches the pages' processes too, and may come back as their failure.
+    """
+    stopped = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        status = work(scale)
+    except BaseException:
+        if not stopped:
+            raise
+    if not stopped:
+        return status
+    print("\nstopped; every page that had finished is kept", file=sys.stderr)
+    return 130
 
 
 if __name__ == "__main__":

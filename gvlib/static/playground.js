@@ -262,7 +262,8 @@ const PIECES = {
 class Field {
   constructor(view, run, letter) {
     Object.assign(this, { view, run });
-    this.canvas = tag("canvas", { class: "gvp-canvas", role: "img" });
+    const words = { role: "img", "aria-label": view.spec.title }; // until it is drawn
+    this.canvas = tag("canvas", { class: "gvp-canvas", ...words });
     this.name = tag("p", { class: "gvp-name" }, letter);
     this.node = tag("div", { class: "gvp-field" }, this.name, this.canvas);
     this.small = document.createElement("canvas");
