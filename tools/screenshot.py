@@ -55,10 +55,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--page", default="chapters/memorization/random-labels")
+    parser.add_argument("--page", default="chapters/landscapes/good-and-bad-minima")
     parser.add_argument("--to", type=Path, default=ROOT / "assets/readme.png")
-    parser.add_argument("--show", help="scroll to the first element of this selector")
-    parser.add_argument("--size", default="1280x800", help="width x height")
+    parser.add_argument(
+        "--show",
+        default="[id^=gv-minefield]",
+        help="scroll to the first element of this selector",
+    )
+    parser.add_argument("--size", default="1280x860", help="width x height")
     parser.add_argument("--scheme", default="light", choices=("light", "dark"))
     parser.add_argument("--full", action="store_true", help="the whole page")
     options = parser.parse_args()
@@ -83,7 +87,7 @@ def main() -> None:
         page.add_style_tag(content="* { scroll-behavior: auto !important }")
         page.evaluate("scrollTo(0, 0)")
         if options.show:
-            script = "s => document.querySelector(s).scrollIntoView({block: 'start'})"
+            script = "s => document.querySelector(s)?.scrollIntoView({block: 'start'})"
             page.evaluate(script, options.show)
         page.wait_for_timeout(300)
         page.screenshot(path=options.to, full_page=options.full)
