@@ -2,9 +2,9 @@
 
 The shared helper of *Seeing Generalization*. It reads bottom-up: `data`, `models`,
 `losses`, `schedules`, `population`, `train`, `landscape`, `curvature`, `sweeps`,
-`evidence`, `plot`, `widgets`; nothing imports a later one. Importing it prints nothing,
-seeds nothing and touches no network; landscape, curvature, sweeps, evidence, plotting
-and widgets are imported when they are first used.
+`evidence`, `plot`, `live`, `widgets`; nothing imports a later one. Importing it prints
+nothing, seeds nothing and touches no network; landscape and those after it are imported
+when they are first used.
 """
 
 from importlib import import_module as _import_module

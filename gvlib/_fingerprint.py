@@ -34,11 +34,15 @@ _NO_PART_OF_A_RESULT = {
     "_live_forms",
     "_live_ops",
     "_live_trace",
+    "_packed",
+    "_relief",
     "_still",
+    "_view",
     "evidence",
     "live",
     "playground",
     "plot",
+    "surface3d",
     "widgets",
 }
 
