@@ -37,14 +37,20 @@ class Book(NamedTuple):
 
 
 BUILD = [sys.executable, ROOT / "tools/book.py"]
+GIVES_WAY = ["nice", "-n", "10"] if shutil.which("nice") else []  # to the tests
 building = []  # the process that builds the book, from the first test on
 begun = {}  # page -> the future of its script
 beside = ThreadPoolExecutor(1)  # runs one script after the other beside the tests
 
 
 def pytest_collection_modifyitems(items):
-    """What waits for the pages' scripts comes last: they take minutes."""
-    items.sort(key=lambda item: "scripts" in getattr(item, "fixturenames", ()))
+    """What waits for the book comes late, for the pages' scripts last: minutes each."""
+
+    def waits(item):
+        names = getattr(item, "fixturenames", ())
+        return 2 * ("scripts" in names) + ("book" in names)
+
+    items.sort(key=waits)
 
 
 def pytest_collection_finish(session):
@@ -55,7 +61,7 @@ def pytest_collection_finish(session):
     if "book" in wanted:
         building.append(
             subprocess.Popen(
-                BUILD,
+                [*GIVES_WAY, *BUILD],
                 env=os.environ | {"GV_SCALE": "quick"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

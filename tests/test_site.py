@@ -3,6 +3,7 @@
 import gzip
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -15,6 +16,12 @@ TEXTS = {page: (ROOT / f"{page}.md").read_text() for page in PAGES}
 WITH_MATH = [p for p in PAGES if re.search(r"\$[^$]+\$", TEXTS[p])]
 WITH_WIDGET = [p for p in PAGES if "widgets.Explorer." in TEXTS[p]]
 WITH_SURFACE = [p for p in PAGES if "widgets.Surface(" in TEXTS[p]]
+SIDEWAYS = """() => [...document.querySelectorAll('article *')].filter(
+    (e) => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(
+        'pre, .cell_output, .gv-figure, .pst-scrollable-table-container, table,'
+        + 'mjx-container, mjx-assistive-mml')).map((e) => e.outerHTML.slice(0, 120))"""
+# What is set, what is wrong in it, and what is not set.
+FORMULAS = ("mjx-container", "mjx-merror", ".math:not(:has(mjx-container))")
 PACKED = (".css", ".html", ".js", ".svg", ".json")  # fonts and images are packed
 
 
@@ -33,12 +40,43 @@ def settle(page):
     page.wait_for_load_state("networkidle")
 
 
+class Visit(NamedTuple):
+    """What one look at a page found."""
+
+    outside: list[str]
+    errors: list[str]
+    formulas: dict[str, int]
+    sizes: dict[str, int]  # address -> bytes as a server with gzip sends them
+
+
+@pytest.fixture(scope="module")
+def visits():
+    """Path -> Visit: a page is loaded once for all that only look at it."""
+    return {}
+
+
+@pytest.fixture
+def visit(site, tab, visits):
+    """`visit(path)` loads a page, the first time, and looks at all of it."""
+
+    def look(path: str) -> Visit:
+        if path not in visits:
+            page, sizes = tab("about:blank"), {}
+            page.on("response", lambda r: sizes.update({r.url: packed(r)}))
+            page.goto(f"{site}/{path}.html", wait_until="load")
+            settle(page)
+            formulas = {s: page.locator(s).count() for s in FORMULAS}
+            visits[path] = Visit(page.outside, page.errors, formulas, sizes)
+        return visits[path]
+
+    return look
+
+
 @pytest.mark.parametrize("path", [*PAGES, "search", "genindex"])
-def test_page_asks_nobody_else_and_has_no_errors(path, site, tab):
-    page = tab(f"{site}/{path}.html")
-    settle(page)
-    assert page.outside == []
-    assert page.errors == []
+def test_page_asks_nobody_else_and_has_no_errors(path, visit):
+    found = visit(path)
+    assert found.outside == []
+    assert found.errors == []
 
 
 def test_root_leads_to_the_first_page(site, tab):
@@ -57,12 +95,11 @@ def test_links_inside_the_book_lead_somewhere(site, tab, book):
 
 
 @pytest.mark.parametrize("path", WITH_MATH)
-def test_formulas_are_set(path, site, tab):
-    page = tab(f"{site}/{path}.html")
-    settle(page)
-    assert page.locator("mjx-container").count() > 0
-    assert page.locator("mjx-merror").count() == 0
-    assert page.locator(".math:not(:has(mjx-container))").count() == 0
+def test_formulas_are_set(path, visit):
+    made, wrong, unset = visit(path).formulas.values()
+    assert made > 0
+    assert wrong == 0
+    assert unset == 0
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -86,18 +123,14 @@ def test_light_and_dark_without_barriers(path, scheme, site, tab):
 
 
 @pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize("width", [360, 768])
-def test_no_sideways_scroll(path, width, site, tab):
-    page = tab(f"{site}/{path}.html", viewport={"width": width, "height": 740})
-    settle(page)
-    wide = page.evaluate(
-        "() => [...document.querySelectorAll('article *')].filter(e =>"
-        " e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("
-        "'pre, .cell_output, .gv-figure, .pst-scrollable-table-container, table,"
-        " mjx-container, mjx-assistive-mml')).map(e => e.outerHTML.slice(0, 120))"
-    )
-    assert wide == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+def test_no_sideways_scroll(path, site, tab):
+    page = tab(f"{site}/{path}.html", viewport={"width": 768, "height": 740})
+    for width in (768, 360):
+        page.set_viewport_size({"width": width, "height": 740})
+        settle(page)
+        page.wait_for_timeout(300)  # until widgets have taken their new size
+        assert page.evaluate(SIDEWAYS) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("path", WITH_WIDGET)
@@ -190,12 +223,11 @@ def test_evidence_table_can_be_filtered(site, tab):
     assert rows.count() == everything
 
 
-def test_launch_button_opens_the_notebook(site, tab):
+def test_launch_button_opens_the_notebook(book):
     for path in PAGES:
         if "{code-cell}" in TEXTS[path]:
-            page = tab(f"{site}/{path}.html")
-            link = page.locator("a[href*='colab.research']").first
-            address = link.get_attribute("href")
+            html = (book.html / f"{path}.html").read_text()
+            address = re.search(r'href="([^"]*colab\.research[^"]*)"', html)[1]
             notebook = f"notebooks/{path.removeprefix('chapters/')}.ipynb"
             assert address.endswith(f"/{notebook}")
             assert (ROOT / notebook).is_file()
@@ -217,14 +249,10 @@ def test_icons_are_drawn(site, tab):
     assert page.evaluate(f"{loaded} && f.status == 'loaded').length") > 0
 
 
-def test_report_page_weight(site, tab):
+def test_report_page_weight(visit):
     weights = {}
     for path in PAGES:
-        page = tab("about:blank")
-        sizes = {}
-        page.on("response", lambda r, sizes=sizes: sizes.update({r.url: packed(r)}))
-        page.goto(f"{site}/{path}.html", wait_until="load")
-        settle(page)
+        sizes = visit(path).sizes
         weights[path] = sum(sizes.values())
         top = sorted(sizes.items(), key=lambda item: -item[1])[:3]
         shown = ", ".join(f"{u.rpartition('/')[2][:24]} {s / 1e3:.0f}" for u, s in top)
