@@ -1,6 +1,7 @@
 // Mounts a widget's module on a static page: no kernel, no libraries, no outside request.
 // The page holds <div class="gv-static" data-module="explorer"> with the state as JSON,
-// arrays as base64 (also packed by gvlib._packed), and a picture (.gv-fallback) for readers without JavaScript.
+// arrays as base64 (packed by gvlib._packed or as they are), and a picture
+// (.gv-fallback) for readers without JavaScript.
 
 class Model {
   constructor(state) {
